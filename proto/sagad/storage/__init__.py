@@ -1,0 +1,1 @@
+"""Private: what the coordinator stores."""

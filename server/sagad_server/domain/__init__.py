@@ -1,0 +1,1 @@
+"""The rules of sagas. Pure: no I/O, no clock, no random source."""

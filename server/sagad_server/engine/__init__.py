@@ -1,0 +1,1 @@
+"""Drives sagas: timers, calls, and the order of write, then act."""
