@@ -1,0 +1,323 @@
+"""What the engine and the services need of a place where sagas are kept.
+
+Bodies are bytes here: `sagad.storage.v1` messages that only `engine/records.py` reads and writes. Instants are the
+database's own; nobody compares them with another clock.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Protocol
+from uuid import UUID
+
+Key = tuple[str, str]
+"""(namespace, saga_id)"""
+
+
+class CommitUnknown(Exception):  # noqa: N818 - it is not known to be an error
+    """Nobody can say whether the batch was committed. Ask `resolve`."""
+
+
+class DataRejected(Exception):  # noqa: N818 - the store's verdict on the data
+    """The batch was certainly not committed, because the store cannot keep something in it."""
+
+
+class Retryable(Exception):  # noqa: N818 - a plea, not an error
+    """The batch was certainly not committed, and may be sent again: a deadlock, a lost race, no connection."""
+
+
+class SchemaTooNew(Exception):  # noqa: N818
+    """The database was migrated by a newer sagad than this one."""
+
+
+class NodeAlreadyRunning(Exception):  # noqa: N818
+    """Another live process serves this database."""
+
+
+@dataclass(slots=True)
+class NewSaga:
+    """The columns of a saga that never change after its first transition."""
+
+    uid: UUID
+    definition_id: str
+    version: str
+    labels: Mapping[str, str]
+    request_hash: bytes
+    """SHA-256 over the content of StartSaga, to tell a repeat from a conflict."""
+
+
+@dataclass(slots=True)
+class Write:
+    """One transition, to be committed if the row still stands at `guard_epoch` and `revision - 1`."""
+
+    key: Key
+    revision: int
+    guard_epoch: int
+    epoch: int
+    """Equal to `guard_epoch`, or one more where this write takes the saga over."""
+    state: int
+    cause: int
+    body: bytes
+    event: bytes
+    payload: bytes = b""
+    wake_after_ms: int | None = None
+    parking_mask: int = 0
+    """Bit r is set for each ParkingReason r among the saga's parkings."""
+    category: int = 0
+    """FailureCategory of the saga's failure, 0 if none."""
+    ended: bool = False
+    """Sets end_time; a write with ended=False clears it."""
+    release: bool = False
+    """The saga leaves memory: owner becomes null."""
+    new: NewSaga | None = None
+    """Only for revision 1: insert, unless the key exists."""
+
+
+@dataclass(slots=True)
+class Batch:
+    """Writes of different sagas (at most one each), committed by one statement."""
+
+    batch_id: UUID
+    writes: list[Write]
+
+
+@dataclass(slots=True)
+class Committed:
+    """What a commit wrote. A key that is missing was not written by it."""
+
+    keys: Collection[Key]
+    time: datetime
+
+
+@dataclass(slots=True)
+class RowState:
+    """Where a row stands: read under its lock, on a connection of its own."""
+
+    uid: UUID
+    epoch: int
+    revision: int
+    batch_id: UUID | None
+    """Of the event at `revision`; None if purged."""
+    time: datetime
+    """Of the event at `revision`."""
+
+
+@dataclass(slots=True)
+class SagaRow:
+    """A saga's row."""
+
+    namespace: str
+    saga_id: str
+    uid: UUID
+    definition_id: str
+    version: str
+    state: int
+    revision: int
+    epoch: int
+    owner: UUID | None
+    labels: Mapping[str, str]
+    request_hash: bytes
+    parking_mask: int
+    category: int
+    incident_id: str
+    """Not empty: parked as a whole by `park`."""
+    park_time: datetime | None
+    """When `park` did it."""
+    create_time: datetime
+    update_time: datetime
+    end_time: datetime | None
+    purge_time: datetime | None
+    """Not None: a tombstone, without body and events."""
+    body: bytes
+
+    @property
+    def key(self) -> Key:
+        return self.namespace, self.saga_id
+
+
+@dataclass(slots=True)
+class EventRow:
+    """A row of the journal."""
+
+    namespace: str
+    saga_id: str
+    revision: int
+    cause: int
+    time: datetime
+    body: bytes
+    payload: bytes
+
+
+@dataclass(slots=True)
+class LoadedSaga:
+    """A saga with its whole journal, oldest first, and the database's time when it was read."""
+
+    row: SagaRow
+    events: list[EventRow]
+    now: datetime
+
+
+@dataclass(slots=True)
+class Node:
+    """This process as the database knows it."""
+
+    instance_id: UUID
+    node_name: str
+    incarnation: int
+    suspects: list[Key]
+    """The sagas that this node's predecessor was loading or deciding when it died."""
+
+
+@dataclass(slots=True, frozen=True)
+class SagaFilter:
+    """Selects sagas; what is empty selects all. See `sagad.v1.SagaFilter`."""
+
+    states: tuple[int, ...] = ()
+    definition_id: str = ""
+    version: str = ""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    create_time_min: datetime | None = None
+    create_time_max: datetime | None = None
+    end_time_min: datetime | None = None
+    end_time_max: datetime | None = None
+    parking_mask: int = 0
+    """Any of these bits."""
+    categories: tuple[int, ...] = ()
+
+
+@dataclass(slots=True)
+class Stats:
+    """Counts of sagas; purged ones count too."""
+
+    by_state: dict[int, int]
+    duration_p50: timedelta | None = None
+    duration_p90: timedelta | None = None
+    duration_p99: timedelta | None = None
+    oldest_running_time: datetime | None = None
+
+
+@dataclass(slots=True)
+class StoredDefinition:
+    """A definition version. `body` is the serialized `sagad.v1.Definition` without `active` and `create_time`."""
+
+    namespace: str
+    definition_id: str
+    version: str
+    active: bool
+    step_count: int
+    create_time: datetime
+    body: bytes
+
+
+@dataclass(slots=True)
+class DatabaseInfo:
+    """What the database is."""
+
+    postgres_version: str
+    schema_version: int
+    replication: int
+    """Number of `sagad.v1.Replication`."""
+
+
+class Store(Protocol):
+    """A place where sagas are kept.
+
+    Reads raise `sagad_server.domain.errors.Unavailable` when the store does not answer. Cursors are exclusive.
+    """
+
+    async def open(self, node_name: str) -> Node:
+        """Registers a new incarnation of `node_name`. Raises NodeAlreadyRunning, SchemaTooNew."""
+
+    async def close(self) -> None:
+        """Gives everything back; what was uncommitted is lost."""
+
+    async def commit(self, batch: Batch) -> Committed:
+        """Writes all that the guards allow, atomically and durably, and one event each.
+
+        Raises CommitUnknown, DataRejected or Retryable; other exceptions are bugs.
+        """
+
+    async def resolve(self, keys: Sequence[Key]) -> dict[Key, RowState]:
+        """Where these rows stand, after whatever was under way on them has ended. Raises Retryable."""
+
+    async def claim(self, limit: int, exclude: Collection[Key]) -> list[LoadedSaga]:
+        """Takes over up to `limit` moving sagas (RUNNING, COMPENSATING) that this node does not own: epoch + 1, owner = this
+        node."""
+
+    async def claim_one(self, key: Key) -> LoadedSaga | None:
+        """The same for one saga; None if it does not move or is owned by this node."""
+
+    async def mark_loading(self, keys: Sequence[Key]) -> None:
+        """Durably notes what is being loaded or decided just now, so that a death over it can be seen. Empty: nothing."""
+
+    async def count_crash(self, key: Key) -> int:
+        """Adds one to the number of deaths over just this saga since it last made progress, and returns it. A commit of
+        a transition of the saga sets it to 0 again."""
+
+    async def park(self, key: Key, *, revision: int, epoch: int, reason: int, incident_id: str, event: bytes) -> bool:
+        """Parks a moving saga as a whole without reading its data, if its row stands at this epoch and revision: state
+        PARKED, revision + 1, owner null, the bit of `reason` in parking_mask, and an event with cause INCIDENT. False if it does not
+        stand there. The next commit on it clears incident_id."""
+
+    async def load(self, key: Key) -> LoadedSaga | None:
+        """A saga with its journal. A tombstone has no events."""
+
+    async def get_row(self, key: Key) -> SagaRow | None:
+        """A saga's row alone."""
+
+    async def list_sagas(
+        self, namespace: str, selection: SagaFilter, after: tuple[datetime, str] | None, limit: int
+    ) -> list[SagaRow]:
+        """By create_time descending, then saga_id ascending; `after` is (create_time, saga_id) of the last row seen. Tombstones are
+        left out."""
+
+    async def list_events(self, key: Key, after_revision: int, limit: int) -> list[EventRow]:
+        """The journal of a saga, oldest first."""
+
+    async def stats(self, namespace: str, selection: SagaFilter) -> Stats:
+        """Counts of the selected sagas. Tombstones are left out."""
+
+    async def count_by_state(self) -> dict[int, int]:
+        """All sagas of all namespaces that have not ended, by state: cheap, for metrics."""
+
+    async def stranded(self) -> list[Key]:
+        """Keys of moving sagas that this node owns, at most 1,000: the caller compares them with its memory."""
+
+    async def purge(
+        self, namespace: str | None, selection: SagaFilter, ended_before: timedelta, limit: int, *, dry_run: bool
+    ) -> int:
+        """Makes tombstones of up to `limit` ended sagas that ended at least `ended_before` ago: deletes their events and strips their
+        rows. None: every namespace. Returns the number."""
+
+    async def forget(self, older_than: timedelta, limit: int) -> int:
+        """Deletes tombstones that were purged at least `older_than` ago. Returns the number."""
+
+    async def create_definition(
+        self, definition: StoredDefinition, max_definitions: int, max_steps: int
+    ) -> StoredDefinition:
+        """Stores a version (create_time is ignored), or returns the one that stands there, whatever its body is. Raises
+        `errors.ResourceExhausted` naming the bound."""
+
+    async def get_definition(self, namespace: str, definition_id: str, version: str) -> StoredDefinition | None:
+        """One version."""
+
+    async def list_definitions(self, namespace: str, definition_id: str = "") -> list[StoredDefinition]:
+        """All versions, or those of one definition_id, in no order: at most max_definitions of them."""
+
+    async def set_definition_active(
+        self, namespace: str, definition_id: str, version: str, *, active: bool
+    ) -> StoredDefinition | None:
+        """None if there is no such version."""
+
+    async def delete_definition(self, namespace: str, definition_id: str, version: str) -> bool:
+        """False if there is no such version. Raises `errors.FailedPrecondition` (DEFINITION_IN_USE) while a saga row names it. Safe
+        against a saga that starts at the same moment."""
+
+    async def secret(self, name: str) -> bytes:
+        """32 random bytes, made once and kept in the database."""
+
+    async def info(self) -> DatabaseInfo:
+        """What the database is."""
+
+    async def ping(self) -> None:
+        """Raises `errors.Unavailable` if the store does not answer within a second or two, or cannot write."""
