@@ -1,0 +1,1 @@
+"""Measures sagad beside the barest durable write path: `python -m bench`."""
