@@ -1,0 +1,139 @@
+"""Expressions of a definition, in CEL: the only module that knows it.
+
+Two variables: `input`, the saga's input as JSON, and `steps`, of which an expression reads `steps.<step_id>.output` (or
+`steps["<step_id>"].output`), the output of a step as JSON. A skipped step has none: `has(steps.<step_id>.output)` is
+false. JSON numbers are doubles: `input.qty + 1.0`. In the result integers beyond 2^53 become strings, bytes become
+base64, times and durations their ProtoJSON text. There is no clock and no chance in CEL; only the order in which a
+macro goes over a map's keys is not defined.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any
+
+from cel_expr_python import cel
+from google.protobuf import struct_pb2
+from sagad.v1 import common_pb2
+
+from sagad_server.domain.cel_ast import AstError, inspect
+from sagad_server.domain.payloads import MAX_PAYLOAD_BYTES, json_fault
+
+MAX_SOURCE_BYTES = 1024
+MAX_MACRO_BYTES = 64 * 1024
+MAX_MACRO_ELEMENTS = 1000
+
+_ENV = cel.NewEnv(
+    variables={
+        "input": cel.Type.DYN,
+        "steps": cel.Type.Map(cel.Type.STRING, cel.Type.Map(cel.Type.STRING, cel.Type.DYN)),
+    }
+)
+_NULL = struct_pb2.Value(null_value=struct_pb2.NULL_VALUE)
+_NO_OUTPUT: Mapping[str, Any] = {}
+
+
+class ExpressionError(Exception):
+    """An expression cannot be compiled or evaluated. The message is for its author."""
+
+
+@dataclass(frozen=True, slots=True)
+class Expression:
+    """A compiled expression. `references` are the ids of the steps whose outputs it reads."""
+
+    source: str
+    references: frozenset[str]
+    uses_input: bool
+    has_macro: bool
+    _program: Any = field(repr=False, compare=False)
+
+
+def compile_expression(source: str, *, step_ids: Sequence[str], condition: bool = False) -> Expression:
+    """Compile an expression, or with `condition` one that must be a bool.
+
+    Unknown names and steps, wrong types and what could cost too much are found here: raises ExpressionError.
+    """
+    return _compile(source, tuple(step_ids), condition)
+
+
+@lru_cache(maxsize=2048)
+def _compile(source: str, step_ids: tuple[str, ...], condition: bool) -> Expression:
+    size = len(source.encode())
+    if size > MAX_SOURCE_BYTES:
+        raise ExpressionError(f"has {size} bytes; at most {MAX_SOURCE_BYTES} are allowed")
+    try:
+        program = _ENV.compile(source)
+        facts = inspect(program.serialize(), frozenset(step_ids))
+        if condition:
+            kind = program.return_type()
+            if kind not in (cel.Type.BOOL, cel.Type.DYN):
+                raise ExpressionError(f"must be of type bool, and is of type {kind.name().lower()}")
+        else:
+            # So the library itself turns the result into a message; the line break ends a comment of the source.
+            program = _ENV.compile(f"sagad.v1.Payload{{json: ({source}\n)}}")
+    except RuntimeError as error:  # what the library raises for every fault of the source
+        raise ExpressionError(_readable(error)) from None
+    except AstError as error:
+        raise ExpressionError(str(error)) from None
+    return Expression(source, frozenset(facts.references), facts.uses_input, facts.macros > 0, program)
+
+
+def evaluate(
+    expression: Expression, saga_input: common_pb2.Payload | None, outputs: Mapping[str, common_pb2.Payload]
+) -> common_pb2.Payload:
+    """The expression's value as a payload of kind json. `outputs` are those of the steps that have succeeded.
+
+    Raises ExpressionError, also where the value is no JSON or is larger than 256 KiB.
+    """
+    result = _run(expression, saga_input, outputs)
+    if not isinstance(result, common_pb2.Payload):
+        raise ExpressionError(_readable(result))
+    size = result.ByteSize()
+    if size > MAX_PAYLOAD_BYTES:
+        raise ExpressionError(f"the result has {size} bytes; at most {MAX_PAYLOAD_BYTES} are allowed")
+    fault = json_fault(result.json)
+    if fault is not None:
+        raise ExpressionError(f"the result {fault}")
+    return result
+
+
+def evaluate_condition(
+    expression: Expression, saga_input: common_pb2.Payload | None, outputs: Mapping[str, common_pb2.Payload]
+) -> bool:
+    """The value of an expression that was compiled as a condition. Raises ExpressionError, also where it is no bool."""
+    result = _run(expression, saga_input, outputs)
+    if not isinstance(result, bool):
+        raise ExpressionError(_readable(result) if isinstance(result, str) else "the result is no bool")
+    return result
+
+
+def _run(
+    expression: Expression, saga_input: common_pb2.Payload | None, outputs: Mapping[str, common_pb2.Payload]
+) -> object:
+    data: dict[str, Any] = {}
+    if expression.uses_input:
+        data["input"] = _json(saga_input, "the saga's input") if saga_input is not None else _NULL
+    if expression.references:
+        data["steps"] = {
+            step_id: {"output": _json(outputs[step_id], f"the output of step {step_id!r}")}
+            if step_id in outputs
+            else _NO_OUTPUT
+            for step_id in expression.references
+        }
+    try:
+        return expression._program.eval(data=data).value()
+    except RuntimeError as error:
+        raise ExpressionError(_readable(error)) from None
+
+
+def _json(payload: common_pb2.Payload, what: str) -> Any:
+    if payload.WhichOneof("kind") == "data":
+        raise ExpressionError(f"{what} is bytes; expressions read JSON only")
+    return payload.json
+
+
+def _readable(error: object) -> str:
+    text = str(error)
+    if "No matching overloads found" in text and "double" in text and "int64" in text:
+        text += "; JSON numbers are doubles, so write 1.0 and not 1"
+    return text
