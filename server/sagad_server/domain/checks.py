@@ -4,6 +4,7 @@ import re
 from collections.abc import Collection
 from dataclasses import dataclass
 
+import semver
 from google.protobuf.duration_pb2 import Duration
 
 from sagad_server.domain.errors import InvalidArgument, Violation
@@ -12,6 +13,9 @@ from sagad_server.domain.payloads import MAX_PAYLOAD_BYTES
 SECOND_MS = 1000
 HOUR_MS = 3_600_000
 DAY_MS = 24 * HOUR_MS
+
+_DEFINITION_ID = re.compile(r"[A-Za-z0-9._-]+")
+_STEP_ID = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,9 +32,13 @@ class Bounds:
         return f"{self.minimum:,}-{self.maximum:,}"
 
 
+VERSION_LENGTH = Bounds(1, 100)
+SAGA_TIMEOUT_MS = Bounds(SECOND_MS, 365 * DAY_MS)
+
+
 @dataclass(frozen=True, slots=True)
 class ValidationLimits:
-    """The configured bounds (`validation.*`, `limits.*`) with their defaults. Those of the contract alone are constants."""
+    """The configured bounds (`validation.*`, `limits.*`) and their defaults. The contract's own are constants."""
 
     definition_id: Bounds = Bounds(2, 100)
     definition_name: Bounds = Bounds(2, 100)
@@ -86,6 +94,23 @@ class Checker:
             return self.fail(field, f"is {shown(value)}; {allowed}")
         return True
 
+    def definition_id(self, field: str, value: str) -> bool:
+        """The id of a definition."""
+        allowed = "a-z, A-Z, 0-9, '.', '_' and '-' are allowed"
+        return self.text(field, value, self.limits.definition_id, pattern=_DEFINITION_ID, allowed=allowed)
+
+    def step_id(self, field: str, value: str) -> bool:
+        """The id of a step."""
+        allowed = "a letter, then a-z, A-Z, 0-9, '_' and '-' are allowed"
+        return self.text(field, value, self.limits.step_id, pattern=_STEP_ID, allowed=allowed)
+
+    def version(self, field: str, value: str) -> bool:
+        """A semantic version."""
+        return self.text(field, value, VERSION_LENGTH) and (
+            semver.Version.is_valid(value)
+            or self.fail(field, f"is {shown(value)}; a semantic version such as 1.0.0 is needed (semver.org)")
+        )
+
     def number(self, field: str, value: float, bounds: Bounds) -> bool:
         """A number in a range; NaN is in none."""
         return value in bounds or self.fail(field, f"is {value}; {bounds} is allowed")
@@ -104,8 +129,9 @@ class Checker:
         """A name out of a set."""
         if value in known:
             return True
-        names = ", ".join(sorted(known)) or "none"
-        return self.fail(field, f"is {shown(value)}; known {what}: {names}")
+        names = sorted(known)
+        more = f" and {len(names) - 20} more" if len(names) > 20 else ""
+        return self.fail(field, f"is {shown(value)}; known {what}: {', '.join(names[:20]) or 'none'}{more}")
 
 
 def shown(text: str) -> str:

@@ -7,8 +7,8 @@ from types import MappingProxyType
 
 import semver
 from google.protobuf.duration_pb2 import Duration
-from sagad.v1 import definition_pb2
 
+from sagad.v1 import definition_pb2
 from sagad_server.domain import graph
 from sagad_server.domain.expressions import Expression, compile_expression
 from sagad_server.domain.states import StepKind

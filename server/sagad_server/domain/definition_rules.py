@@ -1,35 +1,51 @@
 """The rules that a definition must keep to be stored."""
 
-import re
 from collections.abc import Collection
-
-import semver
 
 from sagad.v1 import definition_pb2
 from sagad_server.domain import graph
-from sagad_server.domain.checks import DAY_MS, HOUR_MS, SECOND_MS, Bounds, Checker, ValidationLimits, shown
+from sagad_server.domain.checks import (
+    DAY_MS,
+    HOUR_MS,
+    SAGA_TIMEOUT_MS,
+    SECOND_MS,
+    Bounds,
+    Checker,
+    ValidationLimits,
+    shown,
+)
 from sagad_server.domain.definition import DEFAULT_INITIAL_BACKOFF_MS, milliseconds
 from sagad_server.domain.errors import Violation
 from sagad_server.domain.expressions import Expression, ExpressionError, compile_expression
 from sagad_server.domain.states import StepKind
 
 GRPC_CODES = frozenset(
-    "CANCELLED UNKNOWN INVALID_ARGUMENT DEADLINE_EXCEEDED NOT_FOUND ALREADY_EXISTS PERMISSION_DENIED RESOURCE_EXHAUSTED"
-    " FAILED_PRECONDITION ABORTED OUT_OF_RANGE UNIMPLEMENTED INTERNAL UNAVAILABLE DATA_LOSS UNAUTHENTICATED".split()
+    {
+        "ABORTED",
+        "ALREADY_EXISTS",
+        "CANCELLED",
+        "DATA_LOSS",
+        "DEADLINE_EXCEEDED",
+        "FAILED_PRECONDITION",
+        "INTERNAL",
+        "INVALID_ARGUMENT",
+        "NOT_FOUND",
+        "OUT_OF_RANGE",
+        "PERMISSION_DENIED",
+        "RESOURCE_EXHAUSTED",
+        "UNAUTHENTICATED",
+        "UNAVAILABLE",
+        "UNIMPLEMENTED",
+        "UNKNOWN",
+    }
 )
-DEFINITION_ID = re.compile(r"[A-Za-z0-9._-]+")
-DEFINITION_ID_ALLOWED = "a-z, A-Z, 0-9, '.', '_' and '-' are allowed"
-STEP_ID = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
-STEP_ID_ALLOWED = "a letter, then a-z, A-Z, 0-9, '_' and '-' are allowed"
-VERSION_LENGTH = Bounds(1, 100)
-SAGA_TIMEOUT_MS = Bounds(SECOND_MS, 365 * DAY_MS)
 _MONTH_MS = Bounds(SECOND_MS, 30 * DAY_MS)
 
 
 def definition_violations(
     message: definition_pb2.Definition, limits: ValidationLimits, *, participants: Collection[str]
 ) -> list[Violation]:
-    """Every fault of the definition, by field path such as `definition.steps[2].timeout`; none means that it compiles."""
+    """Every fault of the definition, by field path such as `definition.steps[2].timeout`; without any it compiles."""
     return _DefinitionChecker(message, limits, participants).run()
 
 
@@ -44,13 +60,7 @@ class _DefinitionChecker(Checker):
 
     def run(self) -> list[Violation]:
         message, limits = self._message, self.limits
-        self.text(
-            "definition.definition_id",
-            message.definition_id,
-            limits.definition_id,
-            pattern=DEFINITION_ID,
-            allowed=DEFINITION_ID_ALLOWED,
-        )
+        self.definition_id("definition.definition_id", message.definition_id)
         self.version("definition.version", message.version)
         self.text("definition.name", message.name, limits.definition_name)
         self.text("definition.description", message.description, limits.definition_description)
@@ -65,15 +75,9 @@ class _DefinitionChecker(Checker):
         self._graph()
         return self.violations
 
-    def version(self, field: str, value: str) -> bool:
-        return self.text(field, value, VERSION_LENGTH) and (
-            semver.Version.is_valid(value)
-            or self.fail(field, f"is {shown(value)}; a semantic version such as 1.0.0 is needed (semver.org)")
-        )
-
     def _step(self, path: str, step: definition_pb2.StepDefinition) -> None:
         limits = self.limits
-        self.text(f"{path}.step_id", step.step_id, limits.step_id, pattern=STEP_ID, allowed=STEP_ID_ALLOWED)
+        self.step_id(f"{path}.step_id", step.step_id)
         self.text(f"{path}.name", step.name, limits.step_name)
         self.text(f"{path}.description", step.description, limits.step_description)
         self.one_of(f"{path}.participant", step.participant, self._participants, "participants")
@@ -124,9 +128,9 @@ class _DefinitionChecker(Checker):
 
     def _graph(self) -> None:
         duplicates = self._duplicate_steps()
-        names_right = all([self._depends_on(i, step) for i, step in enumerate(self._message.steps)])
+        unknown = [i for i, step in enumerate(self._message.steps) if not self._depends_on(i, step)]
         ancestors = None
-        if not duplicates and names_right:
+        if not duplicates and not unknown:
             requires = graph.direct_dependencies(self._message.steps)
             cycle = graph.find_cycle(requires)
             if cycle:

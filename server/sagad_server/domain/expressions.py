@@ -14,14 +14,17 @@ from typing import Any
 
 from cel_expr_python import cel
 from google.protobuf import struct_pb2
-from sagad.v1 import common_pb2
 
+from sagad.v1 import common_pb2
 from sagad_server.domain.cel_ast import AstError, inspect
-from sagad_server.domain.payloads import MAX_PAYLOAD_BYTES, json_fault
+from sagad_server.domain.payloads import MAX_PAYLOAD_BYTES, json_fault, most_elements
 
 MAX_SOURCE_BYTES = 1024
 MAX_MACRO_BYTES = 64 * 1024
+"""Bound of the JSON that an expression with a macro reads: each turn of a macro copies what it reads."""
 MAX_MACRO_ELEMENTS = 1000
+"""Bound of its lists and maps: `map` and `filter` take a time that grows with the square (1,000 elements: 20 ms)."""
+_SMALLEST_ELEMENT_BYTES = 4
 
 _ENV = cel.NewEnv(
     variables={
@@ -120,10 +123,30 @@ def _run(
             else _NO_OUTPUT
             for step_id in expression.references
         }
+    if expression.has_macro:
+        _check_macro_cost(expression, saga_input, outputs)
     try:
         return expression._program.eval(data=data).value()
     except RuntimeError as error:
         raise ExpressionError(_readable(error)) from None
+
+
+def _check_macro_cost(
+    expression: Expression, saga_input: common_pb2.Payload | None, outputs: Mapping[str, common_pb2.Payload]
+) -> None:
+    payloads = [outputs[step_id] for step_id in expression.references if step_id in outputs]
+    if expression.uses_input and saga_input is not None:
+        payloads.append(saga_input)
+    size = sum(payload.ByteSize() for payload in payloads)
+    if size > MAX_MACRO_BYTES:
+        raise ExpressionError(f"reads {size:,} bytes of JSON; at most {MAX_MACRO_BYTES:,} are allowed with a macro")
+    if size < MAX_MACRO_ELEMENTS * _SMALLEST_ELEMENT_BYTES:
+        return
+    elements = max(most_elements(payload.json) for payload in payloads)
+    if elements > MAX_MACRO_ELEMENTS:
+        raise ExpressionError(
+            f"reads a list or map of {elements:,} elements; at most {MAX_MACRO_ELEMENTS:,} are allowed with a macro"
+        )
 
 
 def _json(payload: common_pb2.Payload, what: str) -> Any:

@@ -36,5 +36,21 @@ def json_fault(value: Value) -> str | None:
     return None
 
 
+def most_elements(value: Value) -> int:
+    """The number of elements of the largest list or map within the value, itself included."""
+    largest = 0
+    pending = [value]
+    while pending:
+        node = pending.pop()
+        kind = node.WhichOneof("kind")
+        if kind == "struct_value":
+            largest = max(largest, len(node.struct_value.fields))
+            pending.extend(node.struct_value.fields.values())
+        elif kind == "list_value":
+            largest = max(largest, len(node.list_value.values))
+            pending.extend(node.list_value.values)
+    return largest
+
+
 def _shown(text: str) -> str:
     return repr(text if len(text) <= 40 else text[:40] + "...")
