@@ -1,0 +1,61 @@
+"""Calls about the server itself."""
+# ruff: noqa: A002 (`filter` is the contract's own word)
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from sagad.v1 import admin_service_pb2 as pb
+from sagad.v1.admin_service_pb2_grpc import AdminServiceStub
+from sagad.v1.saga_pb2 import SagaFilter
+from sagad_client.connection import Connection, Repeat
+
+if TYPE_CHECKING:
+    from sagad.v1.admin_service_pb2_grpc import AdminServiceAsyncStub
+
+
+class Admin:
+    """Calls about the server itself, as `client.admin`. Every call raises SagadError."""
+
+    def __init__(self, connection: Connection, namespace: str) -> None:
+        self._connection = connection
+        self._namespace = namespace
+
+    @cached_property
+    def _stub(self) -> AdminServiceAsyncStub:
+        return AdminServiceStub(self._connection.channel)
+
+    async def server_info(self) -> pb.GetServerInfoResponse:
+        """What this server is: version, node, database."""
+        return await self._connection.call(self._stub.GetServerInfo, pb.GetServerInfoRequest())
+
+    async def service_stats(self) -> pb.GetServiceStatsResponse:
+        """What this node has done since its start, and what it holds now."""
+        return await self._connection.call(self._stub.GetServiceStats, pb.GetServiceStatsRequest())
+
+    async def health_details(self) -> pb.GetHealthDetailsResponse:
+        """The health of each component, checked now."""
+        return await self._connection.call(self._stub.GetHealthDetails, pb.GetHealthDetailsRequest())
+
+    async def participants(self) -> Sequence[pb.Participant]:
+        """The participants of the server's configuration, and whether they answer."""
+        response = await self._connection.call(self._stub.ListParticipants, pb.ListParticipantsRequest())
+        return response.participants
+
+    async def purge(
+        self, filter: SagaFilter | None = None, *, limit: int = 0, dry_run: bool = False
+    ) -> pb.PurgeSagasResponse:
+        """Remove the history of ended sagas that the filter selects; their ends stay known for 90 days.
+
+        A call whose answer is lost is not made again, since it would purge as many once more.
+
+        Args:
+            filter: of the sagas; only ended ones are purged, whatever it says.
+            limit: of sagas in this call, 0-10,000; 0 means 1,000.
+            dry_run: count only.
+        """
+        request = pb.PurgeSagasRequest(namespace=self._namespace, filter=filter, limit=limit, dry_run=dry_run)
+        repeat = Repeat.SAFE if dry_run else Repeat.NEVER
+        return await self._connection.call(self._stub.PurgeSagas, request, repeat=repeat)
