@@ -1,0 +1,80 @@
+"""Medians of the rounds, as a table and as bench/out/latest.json."""
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from bench.measure import Figures
+
+LATEST = Path(__file__).parent / "out" / "latest.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """The medians of a mode's rounds. `floor_ratio` is 1 where sagad is as fast as the floor, less if it is slower."""
+
+    floor: Figures
+    sagad: Figures
+    floor_ratio: float
+
+
+def compare(mode: str, floor: Sequence[Figures], sagad: Sequence[Figures]) -> Comparison:
+    """For `lone`, the ratio compares the median latencies, for the others the sagas a second."""
+    low, own = medians(floor), medians(sagad)
+    return Comparison(low, own, low.p50_ms / own.p50_ms if mode == "lone" else own.per_s / low.per_s)
+
+
+def medians(rounds: Sequence[Figures]) -> Figures:
+    return Figures(**{name: median(asdict(figures)[name] for figures in rounds) for name in asdict(rounds[0])})
+
+
+def write_json(comparisons: dict[str, Comparison], rounds: int, seconds: float) -> None:
+    modes: dict[str, Any] = {}
+    for name, comparison in comparisons.items():
+        ratio = round(comparison.floor_ratio, 3)
+        modes[name] = {**_rounded(comparison.sagad), "floor_ratio": ratio, "floor": _rounded(comparison.floor)}
+    LATEST.parent.mkdir(exist_ok=True)
+    document = {"rounds": rounds, "seconds": seconds, "cpus": os.cpu_count(), "modes": modes}
+    LATEST.write_text(json.dumps(document, indent=2) + "\n")
+
+
+def print_table(comparisons: dict[str, Comparison]) -> None:
+    table = Table(title="three-step sagas, from start to end", caption="CPU in us a saga; medians of the rounds")
+    for column in (
+        "mode",
+        "",
+        "sagas/s",
+        "p50 ms",
+        "p99 ms",
+        "coordinator",
+        "PostgreSQL",
+        "participant",
+        "commits/saga",
+    ):
+        table.add_column(column, justify="left" if column in ("mode", "") else "right")
+    table.add_column("of the floor", justify="right")
+    for name, comparison in comparisons.items():
+        table.add_row(name, "floor", *_cells(comparison.floor), "")
+        table.add_row("", "sagad", *_cells(comparison.sagad), f"{comparison.floor_ratio:.2f}", end_section=True)
+    Console(width=None if Console().is_terminal else 120).print(table)
+
+
+def _cells(figures: Figures) -> list[str]:
+    return [f"{value:,.{_digits(name)}f}" for name, value in asdict(figures).items()]
+
+
+def _rounded(figures: Figures) -> dict[str, float]:
+    return {name: round(value, _digits(name)) for name, value in asdict(figures).items()}
+
+
+def _digits(name: str) -> int:
+    if name.endswith("_us") or name == "per_s":
+        return 0
+    return 3 if name == "commits_per_saga" else 2
