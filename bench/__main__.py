@@ -4,13 +4,14 @@ import asyncio
 from collections import defaultdict
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Annotated
+from typing import Annotated, Literal
 
 from cyclopts import App, Parameter, validators
 
 from bench import subjects
 from bench.database import postmaster_pid
 from bench.measure import MODES, Figures, measure
+from bench.profile import profile
 from bench.report import compare, print_table, write_json
 
 app = App(name="bench", help="Measures sagad beside the barest durable write path, in alternating runs.")
@@ -41,6 +42,11 @@ async def compare_modes(modes: list[str], rounds: int, seconds: float, dsn: str 
     print_table(comparisons)
 
 
+async def profile_mode(mode: str, subject: str, seconds: float, dsn: str | None) -> None:
+    async with postgres(dsn) as server:
+        print(await profile(SUBJECTS[subject], MODES[mode], seconds, server))
+
+
 @app.default
 def bench(
     *,
@@ -63,9 +69,22 @@ def bench(
         Of a PostgreSQL on this machine to use instead of an embedded one.
     """
     names = modes.split(",")
+    check_modes(names)
+    asyncio.run(compare_modes(names, rounds, seconds, dsn))
+
+
+@app.command(name="profile")
+def profile_command(
+    *, mode: str = "unary-64", subject: Literal["floor", "sagad"] = "sagad", seconds: float = 8, dsn: str | None = None
+) -> None:
+    """Prints the functions of the coordinator that take most of its time; needs py-spy and the right to trace."""
+    check_modes([mode])
+    asyncio.run(profile_mode(mode, subject, seconds, dsn))
+
+
+def check_modes(names: list[str]) -> None:
     if unknown := [name for name in names if name not in MODES]:
         raise SystemExit(f"unknown modes {unknown}; there are {list(MODES)}")
-    asyncio.run(compare_modes(names, rounds, seconds, dsn))
 
 
 if __name__ == "__main__":
