@@ -2,14 +2,12 @@
 
 import asyncio
 from collections import defaultdict
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import Annotated, Literal
 
 from cyclopts import App, Parameter, validators
 
 from bench import subjects
-from bench.database import postmaster_pid
+from bench.database import postgres, postmaster_pid
 from bench.measure import MODES, Figures, measure
 from bench.profile import profile
 from bench.report import compare, print_table, write_json
@@ -19,15 +17,8 @@ app = App(name="bench", help="Measures sagad beside the barest durable write pat
 SUBJECTS = {"floor": subjects.floor, "sagad": subjects.sagad}
 
 
-@asynccontextmanager
-async def postgres(dsn: str | None) -> AsyncIterator[str]:
-    """Yields `dsn`, or that of an embedded PostgreSQL which is stopped afterwards."""
-    if dsn is not None:
-        yield dsn
-
-
 async def compare_modes(modes: list[str], rounds: int, seconds: float, dsn: str | None) -> None:
-    async with postgres(dsn) as server:
+    with postgres(dsn) as server:
         postmaster = await postmaster_pid(server)
         comparisons = {}
         for name in modes:
@@ -43,7 +34,7 @@ async def compare_modes(modes: list[str], rounds: int, seconds: float, dsn: str 
 
 
 async def profile_mode(mode: str, subject: str, seconds: float, dsn: str | None) -> None:
-    async with postgres(dsn) as server:
+    with postgres(dsn) as server:
         print(await profile(SUBJECTS[subject], MODES[mode], seconds, server))
 
 

@@ -2,14 +2,33 @@
 
 import itertools
 import os
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import asyncpg
 
+from sagad_server.embedded import EmbeddedPostgres
+
 _numbers = itertools.count(1)
+
+
+@contextmanager
+def postgres(dsn: str | None) -> Iterator[str]:
+    """Yields `dsn`, or that of an embedded PostgreSQL (fsync on) which is removed afterwards."""
+    if dsn is not None:
+        yield dsn
+        return
+    with tempfile.TemporaryDirectory(prefix="sagad-bench-") as folder:
+        Path(folder).chmod(0o755)  # run by root, the server is `nobody`
+        server = EmbeddedPostgres(Path(folder, "postgres"))
+        server.start()
+        try:
+            yield server.dsn
+        finally:
+            server.stop()
 
 
 @asynccontextmanager

@@ -16,10 +16,10 @@ ROWS = 40
 
 
 async def profile(subject: Subject, mode: Mode, seconds: float, dsn: str) -> str:
-    """Returns the functions by the share of samples spent in them. Raises RuntimeError if there is no py-spy."""
+    """Returns the functions by the share of samples spent in them. Ends the program if there is no py-spy."""
     py_spy = shutil.which("py-spy")
     if py_spy is None:
-        raise RuntimeError("needs py-spy on the PATH: pip install py-spy")
+        raise SystemExit("this needs py-spy on the PATH: pip install py-spy")
     with tempfile.TemporaryDirectory() as folder:
         stacks = Path(folder, "stacks")
         async with fresh_database(dsn) as database, subject(database, mode.refuse) as running:
