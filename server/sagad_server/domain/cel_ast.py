@@ -29,6 +29,7 @@ class Facts:
     uses_input: bool = False
     macros: int = 0
     outer_reads: int = 0
+    costly: bool = False  # its cost is not in proportion to what it reads
 
 
 def inspect(serialized: bytes, step_ids: frozenset[str]) -> Facts:
@@ -80,6 +81,7 @@ def _visit(
         below = _fields(node[_SELECT][0])[1]
     elif _CALL in node:
         call = _fields(node[_CALL][0])
+        facts.costly |= _text(call, 2) == "matches"
         below = call.get(1, []) + call.get(3, [])
     elif _LIST in node:
         below = _fields(node[_LIST][0]).get(1, [])
@@ -96,6 +98,7 @@ def _visit_macro(macro: dict[int, list[Any]], in_macro: bool, facts: Facts) -> l
     if _CALL in range_node and _text(_fields(range_node[_CALL][0]), 2) != "_[_]":
         raise AstError("a macro goes over a field, an element or another macro's result, not over a computed list")
     facts.macros += 1
+    facts.costly = True
     return [(macro[2][0], False), *((macro[part][0], True) for part in (4, 5, 6, 7) if part in macro)]
 
 

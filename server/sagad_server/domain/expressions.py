@@ -7,6 +7,7 @@ base64, times and durations their ProtoJSON text. There is no clock and no chanc
 macro goes over a map's keys is not defined.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -20,11 +21,16 @@ from sagad_server.domain.cel_ast import AstError, inspect
 from sagad_server.domain.payloads import MAX_PAYLOAD_BYTES, json_fault, most_elements
 
 MAX_SOURCE_BYTES = 1024
-MAX_MACRO_BYTES = 64 * 1024
-"""Bound of the JSON that an expression with a macro reads: each turn of a macro copies what it reads."""
-MAX_MACRO_ELEMENTS = 1000
+MAX_COSTLY_BYTES = 32 * 1024
+"""Bound of the JSON that an expression with a macro or `matches` reads: each turn of a macro copies what it reads."""
+MAX_COSTLY_ELEMENTS = 1000
 """Bound of its lists and maps: `map` and `filter` take a time that grows with the square (1,000 elements: 20 ms)."""
+MAX_MESSAGE_LENGTH = 400
 _SMALLEST_ELEMENT_BYTES = 4
+
+_COMPILE_ERROR = re.compile(r"ERROR: <input>:(-?\d+):(-?\d+): (.*)")
+_EXPECTED_TOKENS = re.compile(r" expecting \{.*?IDENTIFIER\}")
+_STATUS = re.compile(r"^[A-Z_]+: | \[[A-Z_]+\]$")
 
 _ENV = cel.NewEnv(
     variables={
@@ -47,7 +53,7 @@ class Expression:
     source: str
     references: frozenset[str]
     uses_input: bool
-    has_macro: bool
+    costly: bool
     _program: Any = field(repr=False, compare=False)
 
 
@@ -78,7 +84,7 @@ def _compile(source: str, step_ids: tuple[str, ...], condition: bool) -> Express
         raise ExpressionError(_readable(error)) from None
     except AstError as error:
         raise ExpressionError(str(error)) from None
-    return Expression(source, frozenset(facts.references), facts.uses_input, facts.macros > 0, program)
+    return Expression(source, frozenset(facts.references), facts.uses_input, facts.costly, program)
 
 
 def evaluate(
@@ -89,8 +95,7 @@ def evaluate(
     Raises ExpressionError, also where the value is no JSON or is larger than 256 KiB.
     """
     result = _run(expression, saga_input, outputs)
-    if not isinstance(result, common_pb2.Payload):
-        raise ExpressionError(_readable(result))
+    assert isinstance(result, common_pb2.Payload), type(result)
     size = result.ByteSize()
     if size > MAX_PAYLOAD_BYTES:
         raise ExpressionError(f"the result has {size} bytes; at most {MAX_PAYLOAD_BYTES} are allowed")
@@ -106,7 +111,7 @@ def evaluate_condition(
     """The value of an expression that was compiled as a condition. Raises ExpressionError, also where it is no bool."""
     result = _run(expression, saga_input, outputs)
     if not isinstance(result, bool):
-        raise ExpressionError(_readable(result) if isinstance(result, str) else "the result is no bool")
+        raise ExpressionError("the result is no bool")
     return result
 
 
@@ -123,30 +128,35 @@ def _run(
             else _NO_OUTPUT
             for step_id in expression.references
         }
-    if expression.has_macro:
-        _check_macro_cost(expression, saga_input, outputs)
+    if expression.costly:
+        _check_cost(expression, saga_input, outputs)
     try:
-        return expression._program.eval(data=data).value()
+        result = expression._program.eval(data=data)
+        value: object = result.value()
     except RuntimeError as error:
         raise ExpressionError(_readable(error)) from None
+    if isinstance(value, str) and result.type() == cel.Type.ERROR:  # most errors come back as values
+        raise _failed(expression, outputs, value)
+    return value
 
 
-def _check_macro_cost(
+def _check_cost(
     expression: Expression, saga_input: common_pb2.Payload | None, outputs: Mapping[str, common_pb2.Payload]
 ) -> None:
     payloads = [outputs[step_id] for step_id in expression.references if step_id in outputs]
     if expression.uses_input and saga_input is not None:
         payloads.append(saga_input)
     size = sum(payload.ByteSize() for payload in payloads)
-    if size > MAX_MACRO_BYTES:
-        raise ExpressionError(f"reads {size:,} bytes of JSON; at most {MAX_MACRO_BYTES:,} are allowed with a macro")
-    if size < MAX_MACRO_ELEMENTS * _SMALLEST_ELEMENT_BYTES:
+    if size > MAX_COSTLY_BYTES:
+        raise ExpressionError(
+            f"reads {size:,} bytes of JSON; at most {MAX_COSTLY_BYTES:,} are allowed with a macro or matches()"
+        )
+    if size < MAX_COSTLY_ELEMENTS * _SMALLEST_ELEMENT_BYTES:
         return
     elements = max(most_elements(payload.json) for payload in payloads)
-    if elements > MAX_MACRO_ELEMENTS:
-        raise ExpressionError(
-            f"reads a list or map of {elements:,} elements; at most {MAX_MACRO_ELEMENTS:,} are allowed with a macro"
-        )
+    if elements > MAX_COSTLY_ELEMENTS:
+        bound = f"at most {MAX_COSTLY_ELEMENTS:,} are allowed with a macro or matches()"
+        raise ExpressionError(f"reads a list or map of {elements:,} elements; {bound}")
 
 
 def _json(payload: common_pb2.Payload, what: str) -> Any:
@@ -155,8 +165,21 @@ def _json(payload: common_pb2.Payload, what: str) -> Any:
     return payload.json
 
 
+def _failed(expression: Expression, outputs: Mapping[str, common_pb2.Payload], error: object) -> ExpressionError:
+    message = _readable(error)
+    skipped = sorted(expression.references - outputs.keys())
+    if skipped and '"output"' in message:
+        message += f"; {', '.join(skipped)} has no output because it was skipped: ask has(steps.<step_id>.output) first"
+    return ExpressionError(message)
+
+
 def _readable(error: object) -> str:
-    text = str(error)
-    if "No matching overloads found" in text and "double" in text and "int64" in text:
-        text += "; JSON numbers are doubles, so write 1.0 and not 1"
-    return text
+    """What the library says, in one line, without its internal names."""
+    text = _STATUS.sub("", str(error))
+    faults = _COMPILE_ERROR.findall(text)
+    if faults:
+        text = "; ".join(f"{what} (line {line}, column {column})" for line, column, what in faults)
+    text = _EXPECTED_TOKENS.sub("", text).replace(" (in container '')", "").replace("int64", "int")
+    if "overload" in text and "double" in text and "int" in text:
+        text += "; JSON numbers are doubles: write 1.0 instead of 1, or convert with double()"
+    return text if len(text) <= MAX_MESSAGE_LENGTH else text[:MAX_MESSAGE_LENGTH] + "..."
