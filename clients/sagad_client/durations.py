@@ -11,7 +11,7 @@ from google.protobuf.duration_pb2 import Duration
 _HINT = "write it as a number and a unit, such as 500ms, 90s, 5m, 1h30m or 30d"
 
 _NANOS = {"ns": 1, "us": 10**3, "ms": 10**6, "s": 10**9, "m": 60 * 10**9, "h": 3600 * 10**9, "d": 86400 * 10**9}
-_PART = re.compile(r"(\d{1,15}(?:\.\d{1,9})?)(ns|us|ms|s|m|h|d)")
+_PART = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,9})?)(ns|us|ms|s|m|h|d)")
 _WHOLE = re.compile(rf"(?:{_PART.pattern})+")
 _MAX_SECONDS = 315_576_000_000  # protobuf's own bound, 10,000 years
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from google.protobuf.struct_pb2 import NULL_VALUE, ListValue, Struct, Value
 
 from sagad.v1.common_pb2 import Payload
 
-Json: TypeAlias = bool | int | float | str | Sequence["Json"] | Mapping[str, "Json"] | None
-"""A JSON value."""
+Json: TypeAlias = bool | int | float | str | Sequence[Any] | Mapping[str, Any] | None
+"""A JSON value; what lists and objects hold is checked when it is used."""
 
 PayloadLike: TypeAlias = Json | bytes | Payload
 """What the client takes for a payload: a JSON value, opaque bytes, a Payload, or None for no payload at all."""
