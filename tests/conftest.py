@@ -1,0 +1,31 @@
+"""Fixtures for all tests. A PostgreSQL is started once, when the first test asks for a database."""
+
+from collections.abc import Iterator
+
+import pytest
+from support.postgres import database, embedded_postgres, postgres_server
+
+from sagad_server.embedded import EmbeddedPostgres
+
+pytest_plugins = ["support.skips"]
+
+
+@pytest.fixture(scope="session")
+def postgres_server_dsn() -> Iterator[str]:
+    """A superuser's DSN of the server that all tests share: never stop it, never change its settings."""
+    with postgres_server() as dsn:
+        yield dsn
+
+
+@pytest.fixture
+def postgres_dsn(postgres_server_dsn: str) -> Iterator[str]:
+    """The DSN of a fresh, empty database."""
+    with database(postgres_server_dsn) as dsn:
+        yield dsn
+
+
+@pytest.fixture
+def own_postgres() -> Iterator[EmbeddedPostgres]:
+    """A server for this test alone, to be stopped, killed and started."""
+    with embedded_postgres() as server:
+        yield server
