@@ -187,4 +187,3 @@ def decode_saga(loaded: LoadedSaga, definition: Definition) -> Saga:
 
 def event_times(loaded: LoadedSaga) -> dict[int, datetime]:
     return {row.revision: row.time for row in loaded.events}
-

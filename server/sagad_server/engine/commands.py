@@ -1,0 +1,295 @@
+"""What callers may ask of sagas. Each call returns once its answer is durable."""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from sagad.v1.common_pb2 import Payload
+from sagad_server.domain.definition import Definition
+from sagad_server.domain.errors import (
+    AlreadyExists,
+    FailedPrecondition,
+    InvalidArgument,
+    PermissionDenied,
+    ResourceExhausted,
+    SagadError,
+    Unavailable,
+    Violation,
+)
+from sagad_server.domain.inputs import Abandon, Begin, Compensate, Complete, Failed, Input, Retry, Skip, Success
+from sagad_server.domain.saga import Saga, Step
+from sagad_server.domain.states import ENDED, SagaState
+from sagad_server.engine.active import ActiveSaga, Done
+from sagad_server.engine.definitions import Definitions
+from sagad_server.engine.engine import RETRY_AFTER_MS, Engine
+from sagad_server.engine.loader import Loader, not_found, tombstone
+from sagad_server.engine.ports import Snapshot, Tombstone
+from sagad_server.storage.store import Key, SagaRow
+
+
+@dataclass(slots=True, frozen=True)
+class Start:
+    """StartSaga. `request_hash` is over everything that a repeat must have in common with it."""
+
+    key: Key
+    definition_id: str
+    version: str
+    input: Payload | None
+    labels: Mapping[str, str]
+    metadata: Mapping[str, str]
+    timeout_ms: int | None
+    request_hash: bytes
+
+
+class Commands:
+    """The engine's front: starts, answers and steers sagas, in memory or not."""
+
+    def __init__(self, engine: Engine, definitions: Definitions, loader: Loader) -> None:
+        self._engine = engine
+        self._store = engine.store
+        self._definitions = definitions
+        self._loader = loader
+        self._answers: set[asyncio.Task[None]] = set()
+        engine.on_conflict = self._answer_conflict
+
+    async def start(self, command: Start, *, wait: bool) -> Snapshot | Tombstone:
+        """Starts a saga, or returns the one that the same call has started. With `wait`, when it has ended or is parked.
+
+        Raises AlreadyExists, NotFound, FailedPrecondition, ResourceExhausted, Unavailable.
+        """
+        self._check_serving()
+        definition = self._definitions.peek(command.key[0], command.definition_id, command.version)
+        if definition is None and command.key not in self._engine.sagas:
+            row = await self._store.get_row(command.key)
+            if row is not None and command.key not in self._engine.sagas:
+                return await self._repeated(row, command.request_hash, wait=wait)
+            definition = await self._definitions.to_start(command.key[0], command.definition_id, command.version)
+        active = self._engine.sagas.get(command.key)
+        future: asyncio.Future[Snapshot | Tombstone] = asyncio.get_running_loop().create_future()
+        if active is not None:
+            return await self._join(active, command, future, wait=wait)
+        assert definition is not None
+        self._begin(command, definition, future, wait=wait)
+        return await future
+
+    def _begin(
+        self, command: Start, definition: Definition, future: "asyncio.Future[Snapshot | Tombstone]", *, wait: bool
+    ) -> None:
+        limit = self._engine.settings.max_sagas_in_memory
+        if len(self._engine.sagas) >= limit:
+            raise ResourceExhausted(
+                f"this node drives {limit} sagas, the most that limits.max_sagas_in_memory allows: try again later",
+                reason="TOO_MANY_SAGAS",
+                retry_after_ms=RETRY_AFTER_MS,
+            )
+        namespace, saga_id = command.key
+        saga = Saga(
+            definition=definition,
+            namespace=namespace,
+            saga_id=saga_id,
+            uid=self._engine.random.uid(),
+            input=command.input,
+            labels=command.labels,
+            metadata=command.metadata,
+            timeout_ms=definition.timeout_ms if command.timeout_ms is None else command.timeout_ms,
+            steps=[Step() for _ in definition.steps],
+        )
+        active = ActiveSaga(command.key, saga, epoch=1, owned=True, request_hash=command.request_hash)
+        if command.input is not None:
+            active.payload_bytes = command.input.ByteSize()
+        done = _resolve(future)
+        self._engine.admit(active)
+        if wait:
+            active.at_rest.append(done)
+        self._engine.submit(active, Begin(), _errors_only(done) if wait else done)
+
+    async def _join(
+        self,
+        active: ActiveSaga,
+        command: Start,
+        future: "asyncio.Future[Snapshot | Tombstone]",
+        *,
+        wait: bool,
+    ) -> Snapshot | Tombstone:
+        """The saga is in memory: the call is a repeat, or takes an id that is not free."""
+        _check_same(active.request_hash, command.request_hash, command.key)
+        if wait:
+            active.at_rest.append(_resolve(future))
+        elif active.saga.revision == 0:
+            active.dones.append(_resolve(future))
+        else:
+            return active.snapshot()
+        return await future
+
+    async def _repeated(self, row: SagaRow, request_hash: bytes, *, wait: bool) -> Snapshot | Tombstone:
+        _check_same(row.request_hash, request_hash, row.key)
+        if row.purge_time is not None:
+            return tombstone(row)
+        if wait and SagaState(row.state) not in ENDED and row.state != SagaState.PARKED:
+            raise _between_nodes(row.key)
+        return await self.get(row.key)
+
+    def _answer_conflict(self, active: ActiveSaga) -> None:
+        task = asyncio.get_running_loop().create_task(self._tell_conflict(active))
+        self._answers.add(task)
+        task.add_done_callback(self._answers.discard)
+
+    async def _tell_conflict(self, active: ActiveSaga) -> None:
+        """The insert met another saga: the callers get that one, if it is theirs."""
+        for dones, wait in ((active.dones, False), (active.at_rest, True)):
+            if dones:
+                answer = await self._existing(active, wait=wait)
+                for done in dones:
+                    done(answer)
+        for _, asked in active.waiting:
+            if asked is not None:
+                asked(_between_nodes(active.key))
+
+    async def _existing(self, active: ActiveSaga, *, wait: bool) -> Snapshot | Tombstone | SagadError:
+        try:
+            row = await self._store.get_row(active.key)
+            if row is None:
+                return _between_nodes(active.key)
+            return await self._repeated(row, active.request_hash, wait=wait)
+        except SagadError as error:
+            return error
+
+    async def get(self, key: Key) -> Snapshot | Tombstone:
+        """A saga as it durably is. Raises NotFound, Unavailable."""
+        active = self._engine.sagas.get(key)
+        if active is not None and active.saga.revision > 0:
+            return active.snapshot()
+        loaded = await self._store.load(key)
+        if loaded is None:
+            raise not_found(key)
+        return await self._loader.snapshot(loaded)
+
+    async def compensate(self, key: Key, *, reason: str, actor: str) -> Snapshot | Tombstone:
+        """CompensateSaga. Raises NotFound, FailedPrecondition, Unavailable."""
+        return await self._ask(key, lambda _: Compensate(reason, actor))
+
+    async def complete(
+        self, key: Key, step_id: str, token: str, outcome: Success | Failed, *, actor: str
+    ) -> Snapshot | Tombstone:
+        """CompleteStep. Raises NotFound, PermissionDenied, FailedPrecondition, Unavailable."""
+
+        def make(active: ActiveSaga) -> Input:
+            step = _step_index(active.saga, step_id)
+            meant = self._engine.tokens.read(token, active.saga, step)
+            if meant is None:
+                raise PermissionDenied(
+                    f"the completion_token is not one of step {step_id!r} of this saga: pass on what came with the call",
+                    reason="WRONG_COMPLETION_TOKEN",
+                )
+            since = active.saga.steps[step].since_revision
+            elapsed_ms = active.elapsed_ms(since, self._engine.clock.monotonic())
+            return Complete(step, *meant, outcome, elapsed_ms, self._engine.random.random(), actor)
+
+        return await self._ask(key, make)
+
+    async def retry(
+        self, key: Key, *, revision: int, step_id: str, new_input: Payload | None, reason: str, actor: str
+    ) -> Snapshot | Tombstone:
+        """RetrySaga. Raises NotFound, Aborted, FailedPrecondition, InvalidArgument, Unavailable."""
+        return await self._ask(
+            key,
+            lambda active: Retry(
+                revision, _step_index(active.saga, step_id) if step_id else None, new_input, reason, actor
+            ),
+        )
+
+    async def skip(
+        self,
+        key: Key,
+        *,
+        revision: int,
+        step_id: str,
+        executed: bool | None,
+        output: Payload | None,
+        reason: str,
+        actor: str,
+    ) -> Snapshot | Tombstone:
+        """SkipStep. Raises NotFound, Aborted, FailedPrecondition, InvalidArgument, Unavailable."""
+        return await self._ask(
+            key, lambda active: Skip(revision, _step_index(active.saga, step_id), executed, output, reason, actor)
+        )
+
+    async def abandon(self, key: Key, *, revision: int, reason: str, actor: str) -> Snapshot | Tombstone:
+        """AbandonSaga. Raises NotFound, Aborted, FailedPrecondition, Unavailable."""
+        return await self._ask(key, lambda _: Abandon(revision, reason, actor))
+
+    async def _ask(self, key: Key, make: Callable[[ActiveSaga], Input]) -> Snapshot | Tombstone:
+        self._check_serving()
+        active = self._engine.sagas.get(key) or await self._load(key)
+        what = make(active)
+        if self._engine.sagas.get(key) is None:
+            self._engine.admit(active)
+        future: asyncio.Future[Snapshot | Tombstone] = asyncio.get_running_loop().create_future()
+        self._engine.submit(active, what, _resolve(future))
+        return await future
+
+    async def _load(self, key: Key) -> ActiveSaga:
+        """A saga at rest, not yet in memory: a refused request leaves no trace of it."""
+        loaded = await self._store.load(key)
+        if loaded is None:
+            raise not_found(key)
+        row = loaded.row
+        if row.purge_time is not None:
+            raise FailedPrecondition(f"saga {key[1]!r} is purged: only its end is known", reason="PURGED")
+        state = SagaState(row.state)
+        if state not in ENDED and state is not SagaState.PARKED:
+            raise _between_nodes(key)
+        active = await self._loader.active(loaded, owned=False)
+        return self._engine.sagas.get(key) or active
+
+    def _check_serving(self) -> None:
+        if self._engine.draining:
+            raise Unavailable("this node is shutting down", reason="DRAINING", retry_after_ms=RETRY_AFTER_MS)
+        if not self._engine.writer.healthy:
+            raise Unavailable(
+                "PostgreSQL does not take writes now; try again",
+                reason="STORE_UNAVAILABLE",
+                retry_after_ms=RETRY_AFTER_MS,
+            )
+
+
+def _resolve(future: "asyncio.Future[Snapshot | Tombstone]") -> Done:
+    def done(result: Snapshot | Tombstone | SagadError) -> None:
+        if future.done():  # the caller has left, or was told before
+            return
+        if isinstance(result, SagadError):
+            future.set_exception(result)
+        else:
+            future.set_result(result)
+
+    return done
+
+
+def _errors_only(done: Done) -> Done:
+    def errors(result: Snapshot | Tombstone | SagadError) -> None:
+        if isinstance(result, SagadError):
+            done(result)
+
+    return errors
+
+
+def _check_same(stored: bytes, given: bytes, key: Key) -> None:
+    if stored != given:
+        raise AlreadyExists(
+            f"saga {key[1]!r} was started with other content: choose another saga_id, or repeat the same call",
+            reason="SAGA_EXISTS",
+        )
+
+
+def _step_index(saga: Saga, step_id: str) -> int:
+    index = saga.definition.index.get(step_id)
+    if index is None:
+        known = ", ".join(saga.definition.index)
+        raise InvalidArgument.of([Violation("step_id", f"{step_id!r} is no step of this saga; they are {known}")])
+    return index
+
+
+def _between_nodes(key: Key) -> Unavailable:
+    return Unavailable(
+        f"saga {key[1]!r} is being taken over: try again", reason="TAKING_OVER", retry_after_ms=RETRY_AFTER_MS // 4
+    )

@@ -1,0 +1,356 @@
+"""Drives the sagas of this node: decide, write, and only then act.
+
+Everything here is a callback of one event loop: there is no task and no future for a saga or a call. A saga has at most one
+transition on its way; inputs that come meanwhile wait behind it.
+"""
+
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sagad_server.domain.decide import decide
+from sagad_server.domain.draft import Decision
+from sagad_server.domain.errors import FailedPrecondition, Internal, InvalidArgument, SagadError, Unavailable
+from sagad_server.domain.inputs import Answered, DeadlinePassed, Input, Outcome, Recover, Success, WaitOver
+from sagad_server.domain.saga import Saga
+from sagad_server.domain.states import Direction, ParkingReason, SagaState, StepState
+from sagad_server.engine import records
+from sagad_server.engine.active import ActiveSaga, Done
+from sagad_server.engine.ports import Call, Clock, Observer, Random, Transport
+from sagad_server.engine.requests import broken_answer, compensate_request, step_request
+from sagad_server.engine.tokens import Tokens
+from sagad_server.engine.watch import Watches
+from sagad_server.engine.writer import Writer
+from sagad_server.storage.store import DataRejected, EventRow, Key, NewSaga, Store, Write
+
+RETRY_AFTER_MS = 1000
+_SLEEPER_MS = 60_000
+_WAITING = frozenset(
+    {
+        StepState.BACKING_OFF,
+        StepState.AWAITING_COMPLETION,
+        StepState.COMPENSATION_BACKING_OFF,
+        StepState.COMPENSATION_AWAITING_COMPLETION,
+    }
+)
+_IN_FLIGHT = frozenset({StepState.RUNNING, StepState.COMPENSATING})
+
+
+@dataclass(slots=True, frozen=True)
+class Settings:
+    """Bounds of one node."""
+
+    max_sagas_in_memory: int = 100_000
+    max_batch: int = 512
+    max_saga_payload_bytes: int = 1024 * 1024
+    max_watches: int = 10_000
+    watch_buffer: int = 256
+    claim_batch: int = 200
+
+
+class Engine:
+    """The sagas in this node's memory, and what moves them."""
+
+    def __init__(
+        self,
+        store: Store,
+        clock: Clock,
+        random: Random,
+        transport: Transport,
+        observer: Observer,
+        tokens: Tokens,
+        settings: Settings,
+        spawn: Callable[[Coroutine[Any, Any, None]], None],
+    ) -> None:
+        self.store = store
+        self.clock = clock
+        self.random = random
+        self.observer = observer
+        self.settings = settings
+        self.tokens = tokens
+        self.writer = Writer(store, clock, random, observer, self, settings.max_batch)
+        self.watches = Watches(settings.max_watches, settings.watch_buffer)
+        self.draining = False
+        self.sagas: dict[Key, ActiveSaga] = {}
+        self.calls_in_flight = 0
+        self.on_conflict: Callable[[ActiveSaga], None] | None = None
+        """Hears of a start whose id is taken: `Commands`, which answers its callers."""
+        self._transport = transport
+        self._spawn = spawn
+
+    # -- inputs
+
+    def admit(self, active: ActiveSaga) -> None:
+        """Takes a saga into memory."""
+        assert active.key not in self.sagas, active.key
+        self.sagas[active.key] = active
+
+    def resume(self, active: ActiveSaga) -> None:
+        """Goes on with a saga that was just taken over: waits where it waited, calls again what was in flight."""
+        now_s = self.clock.monotonic()
+        for index, step in enumerate(active.saga.steps):
+            if step.state in _WAITING:
+                left_ms = step.delay_ms - active.elapsed_ms(step.changed_revision, now_s)
+                self._arm(active, index, max(0, left_ms))
+        self._arm_deadline(active)
+        self.submit(active, Recover())
+
+    def submit(self, active: ActiveSaga, what: Input, done: Done | None = None) -> None:
+        """Lets something happen to a saga, now or after what is on its way. `done` hears of it once, when it is durable."""
+        if active.decision is not None or active.waiting:
+            active.waiting.append((what, done))
+            return
+        self._decide(active, what, done)
+        self._forget_if_resting(active)
+
+    def _decide(self, active: ActiveSaga, what: Input, done: Done | None) -> None:
+        try:
+            decision = decide(active.saga, what)
+            write = None if decision is None else self._write(active, decision)
+        except SagadError as error:
+            if done is None:  # nobody asked, so nobody may be refused: a rule is broken
+                self._incident(active, error)
+            else:
+                done(error)
+            return
+        except Exception as error:  # noqa: BLE001 - whatever it is, it must not take other sagas down
+            self._incident(active, error, done)
+            return
+        if decision is None or write is None:
+            if done is not None:
+                done(active.snapshot())
+            return
+        active.decision = decision
+        if done is not None:
+            active.dones.append(done)
+        self.writer.submit(write)
+
+    def _write(self, active: ActiveSaga, decision: Decision) -> Write:
+        saga, event = decision.saga, decision.event
+        resting = saga.ended or saga.state is SagaState.PARKED
+        new = None
+        if saga.revision == 1:
+            definition = saga.definition
+            new = NewSaga(saga.uid, definition.definition_id, definition.version, saga.labels, active.request_hash)
+        return Write(
+            key=active.key,
+            revision=saga.revision,
+            guard_epoch=active.epoch,
+            epoch=active.epoch if active.owned else active.epoch + 1,
+            state=saga.state.value,
+            cause=event.cause.value,
+            body=records.encode_saga(saga),
+            event=records.encode_event(event, saga.definition),
+            payload=records.encode_payload(saga, event),
+            wake_after_ms=None if resting else _wake_after_ms(saga),
+            parking_mask=records.parking_mask(saga),
+            category=saga.failure.category.value if saga.failure is not None else 0,
+            ended=saga.ended,
+            release=resting,
+            new=new,
+        )
+
+    # -- the writer's verdicts
+
+    def written(self, write: Write, time: datetime) -> None:
+        active = self.sagas[write.key]
+        decision, dones = active.decision, active.dones
+        assert decision is not None, write.key
+        active.decision, active.dones = None, []
+        active.committed(decision, time, self.clock.monotonic())
+        active.epoch = write.epoch
+        active.owned = not write.release
+        if self.watches.watched(active.key):
+            namespace, saga_id = active.key
+            self.watches.publish(
+                EventRow(namespace, saga_id, write.revision, write.cause, time, write.event, write.payload)
+            )
+        assert active.create_time is not None
+        self.observer.transition(active.saga, decision.event, (time - active.create_time).total_seconds())
+        for done in dones:
+            done(active.snapshot())
+        self._act(active, decision)
+        self._go_on(active)
+
+    def taken_over(self, write: Write) -> None:
+        active = self._drop(self.sagas[write.key])
+        self._refuse(active, Unavailable("the saga moved to another node", retry_after_ms=RETRY_AFTER_MS))
+
+    def exists(self, write: Write) -> None:
+        assert self.on_conflict is not None
+        self.on_conflict(self._drop(self.sagas[write.key]))
+
+    def rejected(self, write: Write, error: DataRejected | None) -> None:
+        active = self.sagas[write.key]
+        if write.new is None:
+            assert error is not None
+            self._incident(active, error)
+        elif error is None:
+            gone = f"definition {write.new.definition_id!r} {write.new.version} was deleted meanwhile"
+            self._refuse(self._drop(active), FailedPrecondition(gone, reason="DEFINITION_NOT_FOUND"))
+        else:
+            self._refuse(self._drop(active), InvalidArgument(f"the saga cannot be stored: {error}"))
+
+    def stalled(self, writes: Sequence[Write]) -> None:
+        unavailable = Unavailable(
+            "PostgreSQL does not take writes now: whether this one will be made is not known yet. Repeat the call with the same ids",
+            reason="STORE_UNAVAILABLE",
+            retry_after_ms=RETRY_AFTER_MS,
+        )
+        for write in writes:
+            active = self.sagas[write.key]
+            dones, active.dones = active.dones, []
+            if write.revision == 1:
+                dones, active.at_rest = [*dones, *active.at_rest], []
+            for done in dones:
+                done(unavailable)
+
+    # -- effects
+
+    def _act(self, active: ActiveSaga, decision: Decision) -> None:
+        """Does what the committed transition says."""
+        for change in decision.event.changes:
+            active.cancel_timer(change.index)
+        try:
+            for index in decision.waits:
+                self._arm(active, index, active.saga.steps[index].delay_ms)
+            for index, direction in decision.calls:
+                self._call(active, index, direction)
+        except Exception as error:  # noqa: BLE001 - whatever it is, it must not take other sagas down
+            self._incident(active, error)
+            return
+        if decision.event.revision == 1 or decision.rearm_deadline:
+            self._arm_deadline(active)
+        if active.saga.ended or active.saga.state is SagaState.PARKED:
+            active.cancel_timers()
+            waiters, active.at_rest = active.at_rest, []
+            for done in waiters:
+                done(active.snapshot())
+
+    def _call(self, active: ActiveSaga, index: int, direction: Direction) -> None:
+        saga = active.saga
+        step, node = saga.steps[index], saga.definition.steps[index]
+        action = direction is Direction.ACTION
+        make = step_request if action else compensate_request
+        call = Call(
+            key=active.key,
+            participant=node.participant,
+            step=index,
+            direction=direction,
+            generation=step.generation,
+            attempt=step.attempt if action else step.compensation_attempt,
+            request=make(saga, index, active.epoch, self.tokens),
+            timeout_ms=node.timeout_ms,
+            metadata=tuple(saga.metadata.items()),
+            on_outcome=self._answered,
+        )
+        self.calls_in_flight += 1
+        self._transport.send(call)
+
+    def _answered(self, call: Call, outcome: Outcome) -> None:
+        self.calls_in_flight -= 1
+        active = self.sagas.get(call.key)
+        if active is None:  # it has ended, is parked, or moved to another node
+            return
+        if isinstance(outcome, Success) and outcome.output is not None:
+            active.payload_bytes += outcome.output.ByteSize()
+            if active.payload_bytes > self.settings.max_saga_payload_bytes:
+                active.payload_bytes -= outcome.output.ByteSize()
+                outcome = broken_answer(
+                    f"with this output the saga would hold more than {self.settings.max_saga_payload_bytes} bytes"
+                )
+        elapsed_ms = active.elapsed_ms(active.saga.steps[call.step].since_revision, self.clock.monotonic())
+        answered = Answered(
+            call.step, call.direction, call.generation, call.attempt, outcome, elapsed_ms, self.random.random()
+        )
+        self.submit(active, answered)
+
+    def _arm(self, active: ActiveSaga, index: int, delay_ms: int) -> None:
+        revision = active.saga.steps[index].changed_revision
+
+        def over() -> None:
+            if self.draining or self.sagas.get(active.key) is not active:
+                return
+            active.timers.pop(index, None)
+            elapsed_ms = active.elapsed_ms(active.saga.steps[index].since_revision, self.clock.monotonic())
+            self.submit(active, WaitOver(index, revision, elapsed_ms))
+
+        active.timers[index] = self.clock.call_at(self.clock.monotonic() + delay_ms / 1000, over)
+
+    def _arm_deadline(self, active: ActiveSaga) -> None:
+        timeout_ms = active.saga.timeout_ms
+        if timeout_ms is None or active.saga.compensating or active.saga.ended:
+            return
+
+        def passed() -> None:
+            active.deadline = None
+            if not self.draining and self.sagas.get(active.key) is active:
+                self.submit(active, DeadlinePassed())
+
+        if active.deadline is not None:
+            active.deadline.cancel()
+        now_s = self.clock.monotonic()
+        left_ms = timeout_ms - active.elapsed_ms(1, now_s)
+        active.deadline = self.clock.call_at(now_s + max(0, left_ms) / 1000, passed)
+
+    def _go_on(self, active: ActiveSaga) -> None:
+        """Takes the inputs that waited, up to the next transition."""
+        while active.waiting and active.decision is None and self.sagas.get(active.key) is active:
+            self._decide(active, *active.waiting.popleft())
+        self._forget_if_resting(active)
+
+    # -- leaving memory
+
+    def _forget_if_resting(self, active: ActiveSaga) -> None:
+        if active.resting and self.sagas.get(active.key) is active:
+            self._drop(active)
+
+    def _drop(self, active: ActiveSaga) -> ActiveSaga:
+        active.cancel_timers()
+        del self.sagas[active.key]
+        return active
+
+    def _refuse(self, active: ActiveSaga, error: SagadError) -> None:
+        """Tells everybody who waits for this saga that nothing will come."""
+        waiting = [done for _, done in active.waiting if done is not None]
+        for done in [*active.dones, *waiting, *active.at_rest]:
+            done(error)
+        active.dones, active.at_rest = [], []
+        active.waiting.clear()
+
+    def _incident(self, active: ActiveSaga, error: BaseException, done: Done | None = None) -> None:
+        """The saga's data made the engine raise: parks it as a whole, and takes nothing else down."""
+        incident_id = self.random.uid().hex
+        self.observer.incident(active.key, incident_id, error)
+        if done is not None:
+            active.dones.append(done)
+        if self.sagas.get(active.key) is active:
+            self._drop(active)
+        self._refuse(active, Internal(f"sagad failed on this saga; its log has incident {incident_id}"))
+        if active.owned and active.saga.revision > 0:
+            self._spawn(self.park(active.key, active.saga.revision, active.epoch, ParkingReason.INTERNAL, incident_id))
+
+    async def park(self, key: Key, revision: int, epoch: int, reason: ParkingReason, incident_id: str) -> None:
+        """Parks a saga as a whole by its row alone, however often the store has to be asked."""
+        event = records.encode_incident(incident_id, reason.name)
+        while True:
+            try:
+                parked = await self.store.park(
+                    key, revision=revision, epoch=epoch, reason=reason.value, incident_id=incident_id, event=event
+                )
+                break
+            except Unavailable:
+                await self.clock.sleep(0.5 + self.random.random())
+        if parked and self.watches.watched(key):
+            for row in await self.store.list_events(key, revision, 1):
+                self.watches.publish(row)
+
+
+def _wake_after_ms(saga: Saga) -> int | None:
+    """When a saga of which only waits are left moves next, if that is far off."""
+    if any(step.state in _IN_FLIGHT for step in saga.steps):
+        return None
+    delays = [step.delay_ms for step in saga.steps if step.state in _WAITING]
+    shortest = min(delays, default=0)
+    return shortest if shortest > _SLEEPER_MS else None

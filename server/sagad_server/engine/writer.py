@@ -1,0 +1,185 @@
+"""Group commit: the transitions of all sagas that are ready together become durable together.
+
+There is no linger: a batch is what has gathered while the previous commit was under way. One batch is in flight at a time, and
+nothing is sent ahead of a batch whose fate is unknown.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Protocol
+from uuid import UUID
+
+from sagad_server.engine.ports import Clock, Observer, Random
+from sagad_server.storage.store import (
+    Batch,
+    CommitUnknown,
+    DataRejected,
+    Key,
+    Retryable,
+    RowState,
+    Store,
+    Write,
+)
+
+_FIRST_PAUSE_S = 0.02
+_LONGEST_PAUSE_S = 1.0
+_SENDS_OF_AN_INSERT = 3
+
+
+class Owner(Protocol):
+    """Who is told what became of a write. Each write is told of exactly once, except that `stalled` may come before."""
+
+    def written(self, write: Write, time: datetime) -> None:
+        """It is durable."""
+
+    def taken_over(self, write: Write) -> None:
+        """Not written: the row has another epoch, or is gone. Forget the saga."""
+
+    def exists(self, write: Write) -> None:
+        """Not inserted: the key belongs to another saga."""
+
+    def rejected(self, write: Write, error: DataRejected | None) -> None:
+        """Not written: the store cannot keep it, or its definition is gone (None)."""
+
+    def stalled(self, writes: Sequence[Write]) -> None:
+        """The store does not take these now; they stay in hand."""
+
+
+class Writer:
+    """Commits writes, at most one for each saga at a time."""
+
+    def __init__(
+        self, store: Store, clock: Clock, random: Random, observer: Observer, owner: Owner, max_batch: int
+    ) -> None:
+        self._store = store
+        self._clock = clock
+        self._random = random
+        self._observer = observer
+        self._owner = owner
+        self._max_batch = max_batch
+        self._queue: deque[Write] = deque()
+        self._ready = asyncio.Event()
+        self._sent: dict[Key, list[UUID]] = {}
+        """The batches that an unsettled write was part of, and may have been committed by."""
+        self.healthy = True
+        self.in_flight = 0
+
+    def submit(self, write: Write) -> None:
+        self._queue.append(write)
+        self._ready.set()
+
+    @property
+    def queued(self) -> int:
+        return len(self._queue)
+
+    @property
+    def idle(self) -> bool:
+        return not self._queue and not self.in_flight
+
+    async def run(self) -> None:
+        """Runs until cancelled. What is then in flight is unknown to this process."""
+        while True:
+            if not self._queue:
+                self._ready.clear()
+                await self._ready.wait()
+            # Let every task that is ready add its transition: where the CPU is the limit, batches grow.
+            await self._clock.sleep(0)
+            writes = [self._queue.popleft() for _ in range(min(len(self._queue), self._max_batch))]
+            self.in_flight = len(writes)
+            await self._settle(writes)
+            self.in_flight = 0
+
+    async def _settle(self, writes: list[Write]) -> None:
+        """Sends the writes until the fate of each is known and told."""
+        failures = 0
+        while writes:
+            began = self._clock.monotonic()
+            try:
+                batch = Batch(self._random.uid(), writes)
+                for write in writes:
+                    self._sent.setdefault(write.key, []).append(batch.batch_id)
+                committed = await self._store.commit(batch)
+            except DataRejected as error:
+                await self._halve(writes, error)
+                return
+            except Retryable as error:
+                failures = await self._pause(writes, failures, str(error) or "retryable")
+            except CommitUnknown as error:
+                failures = await self._pause(writes, failures, str(error) or "unknown")
+                writes = await self._resolve(writes)
+            else:
+                self.healthy = True
+                failures = 0
+                self._observer.committed(len(committed.keys), self._clock.monotonic() - began)
+                missing = []
+                for write in writes:
+                    if write.key in committed.keys:
+                        self._tell_written(write, committed.time)
+                    else:
+                        missing.append(write)
+                writes = await self._resolve(missing) if missing else []
+
+    async def _halve(self, writes: list[Write], error: DataRejected) -> None:
+        """Finds the culprit, so that the rest are committed."""
+        self._observer.commit_failed("data_rejected")
+        if len(writes) == 1:
+            self._sent.pop(writes[0].key, None)
+            self._owner.rejected(writes[0], error)
+            return
+        middle = len(writes) // 2
+        await self._settle(writes[:middle])
+        await self._settle(writes[middle:])
+
+    async def _pause(self, writes: list[Write], failures: int, reason: str) -> int:
+        """Waits before the next try: never for ever longer, since sagas wait. A deadlock is tried again without alarm."""
+        self._observer.commit_failed(reason)
+        if failures:
+            self.healthy = False
+            self._owner.stalled([*writes, *self._queue])
+        bound = min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2.0**failures)
+        await self._clock.sleep(bound * (0.5 + self._random.random() / 2))
+        return min(failures + 1, 16)
+
+    async def _resolve(self, writes: list[Write]) -> list[Write]:
+        """A row that did not come back, or a lost answer, means unknown: asks the rows. Returns what is to be sent again."""
+        failures = 0
+        while True:
+            try:
+                rows = await self._store.resolve([write.key for write in writes])
+                break
+            except Retryable as error:
+                failures = await self._pause(writes, failures, str(error) or "retryable")
+        return [write for write in writes if self._send_again(write, rows.get(write.key))]
+
+    def _send_again(self, write: Write, row: RowState | None) -> bool:
+        sent = self._sent[write.key]
+        if write.new is not None:
+            if row is None:
+                # An empty read decides nothing: the insert may still be under way, and sending it again waits for it.
+                if len(sent) < _SENDS_OF_AN_INSERT:
+                    return True
+                self._tell(write)
+                self._owner.rejected(write, None)
+            elif row.uid == write.new.uid:
+                self._tell_written(write, row.time)
+            else:
+                self._tell(write)
+                self._owner.exists(write)
+            return False
+        if row is not None and row.epoch == write.epoch and row.revision == write.revision and row.batch_id in sent:
+            self._tell_written(write, row.time)
+            return False
+        if row is not None and row.epoch == write.guard_epoch and row.revision == write.revision - 1:
+            return True
+        self._tell(write)
+        self._owner.taken_over(write)
+        return False
+
+    def _tell(self, write: Write) -> None:
+        del self._sent[write.key]
+
+    def _tell_written(self, write: Write, time: datetime) -> None:
+        self._tell(write)
+        self._owner.written(write, time)
