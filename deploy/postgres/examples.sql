@@ -1,0 +1,2 @@
+-- The example participants keep their tables apart from those of sagad.
+CREATE DATABASE examples;
