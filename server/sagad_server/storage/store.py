@@ -61,16 +61,18 @@ class Write:
     event: bytes
     payload: bytes = b""
     wake_after_ms: int | None = None
+    """With `release`: for how long `claim` leaves the saga alone; None: not at all. Means nothing without
+    `release`."""
     parking_mask: int = 0
     """Bit r is set for each ParkingReason r among the saga's parkings."""
     category: int = 0
     """FailureCategory of the saga's failure, 0 if none."""
     ended: bool = False
-    """Sets end_time; a write with ended=False clears it."""
+    """Sets end_time, unless the saga had ended before; a write with ended=False clears it."""
     release: bool = False
     """The saga leaves memory: owner becomes null."""
     new: NewSaga | None = None
-    """Only for revision 1: insert, unless the key exists."""
+    """Only for revision 1: insert, unless the key exists or there is no such definition version."""
 
 
 @dataclass(slots=True)
@@ -83,7 +85,8 @@ class Batch:
 
 @dataclass(slots=True)
 class Committed:
-    """What a commit wrote. A key that is missing was not written by it."""
+    """What a commit wrote. A key that is missing was not written by it: ask `resolve`. If that finds no row either, a
+    new saga may be sent once more; missing again, and still without a row, its definition version is gone."""
 
     keys: Collection[Key]
     time: datetime
@@ -165,7 +168,7 @@ class Node:
     node_name: str
     incarnation: int
     suspects: list[Key]
-    """The sagas that this node's predecessor was loading or deciding when it died."""
+    """The sagas that a predecessor was loading or deciding when it died."""
 
 
 @dataclass(slots=True, frozen=True)
@@ -187,7 +190,7 @@ class SagaFilter:
 
 @dataclass(slots=True)
 class Stats:
-    """Counts of sagas; purged ones count too."""
+    """Counts of sagas, and durations (create_time to end_time) of the ended ones: None if none has ended."""
 
     by_state: dict[int, int]
     duration_p50: timedelta | None = None
@@ -232,7 +235,7 @@ class Store(Protocol):
         """Gives everything back; what was uncommitted is lost."""
 
     async def commit(self, batch: Batch) -> Committed:
-        """Writes all that the guards allow, atomically and durably, and one event each.
+        """Writes all that the guards allow, atomically and durably, and one event each. A tombstone is never written.
 
         Raises CommitUnknown, DataRejected or Retryable; other exceptions are bugs.
         """
@@ -241,23 +244,24 @@ class Store(Protocol):
         """Where these rows stand, after whatever was under way on them has ended. Raises Retryable."""
 
     async def claim(self, limit: int, exclude: Collection[Key]) -> list[LoadedSaga]:
-        """Takes over up to `limit` moving sagas (RUNNING, COMPENSATING) that this node does not own: epoch + 1, owner = this
-        node."""
+        """Takes over up to `limit` moving sagas (RUNNING, COMPENSATING) that this node does not own: epoch + 1, owner
+        = this node. Released ones that are not yet due stay where they are."""
 
     async def claim_one(self, key: Key) -> LoadedSaga | None:
-        """The same for one saga; None if it does not move or is owned by this node."""
+        """The same for one saga, due or not; None if it does not move or is owned by this node."""
 
     async def mark_loading(self, keys: Sequence[Key]) -> None:
-        """Durably notes what is being loaded or decided just now, so that a death over it can be seen. Empty: nothing."""
+        """Durably notes what is being loaded or decided just now, so that a death over it can be seen. Empty:
+        nothing."""
 
     async def count_crash(self, key: Key) -> int:
-        """Adds one to the number of deaths over just this saga since it last made progress, and returns it. A commit of
-        a transition of the saga sets it to 0 again."""
+        """Adds one to the number of deaths over just this saga since it last made progress, and returns it: 0 if
+        there is no such saga. A commit of a transition of the saga sets it to 0 again."""
 
     async def park(self, key: Key, *, revision: int, epoch: int, reason: int, incident_id: str, event: bytes) -> bool:
-        """Parks a moving saga as a whole without reading its data, if its row stands at this epoch and revision: state
-        PARKED, revision + 1, owner null, the bit of `reason` in parking_mask, and an event with cause INCIDENT. False if it does not
-        stand there. The next commit on it clears incident_id."""
+        """Parks a moving saga as a whole without reading its data, if its row stands at this epoch and revision:
+        state PARKED, revision + 1, owner null, the bit of `reason` in parking_mask, and an event with cause INCIDENT.
+        False if it does not stand there. The next commit on it clears incident_id and park_time."""
 
     async def load(self, key: Key) -> LoadedSaga | None:
         """A saga with its journal. A tombstone has no events."""
@@ -268,8 +272,8 @@ class Store(Protocol):
     async def list_sagas(
         self, namespace: str, selection: SagaFilter, after: tuple[datetime, str] | None, limit: int
     ) -> list[SagaRow]:
-        """By create_time descending, then saga_id ascending; `after` is (create_time, saga_id) of the last row seen. Tombstones are
-        left out."""
+        """By create_time descending, then saga_id ascending; `after` is (create_time, saga_id) of the last row seen.
+        Tombstones are left out."""
 
     async def list_events(self, key: Key, after_revision: int, limit: int) -> list[EventRow]:
         """The journal of a saga, oldest first."""
@@ -286,8 +290,9 @@ class Store(Protocol):
     async def purge(
         self, namespace: str | None, selection: SagaFilter, ended_before: timedelta, limit: int, *, dry_run: bool
     ) -> int:
-        """Makes tombstones of up to `limit` ended sagas that ended at least `ended_before` ago: deletes their events and strips their
-        rows. None: every namespace. Returns the number."""
+        """Makes tombstones of up to `limit` ended sagas that ended at least `ended_before` ago: deletes their events
+        and strips their rows of definition, labels and body. None: every namespace. Returns the number; with
+        `dry_run` only that."""
 
     async def forget(self, older_than: timedelta, limit: int) -> int:
         """Deletes tombstones that were purged at least `older_than` ago. Returns the number."""
@@ -295,8 +300,8 @@ class Store(Protocol):
     async def create_definition(
         self, definition: StoredDefinition, max_definitions: int, max_steps: int
     ) -> StoredDefinition:
-        """Stores a version (create_time is ignored), or returns the one that stands there, whatever its body is. Raises
-        `errors.ResourceExhausted` naming the bound."""
+        """Stores a version (create_time is ignored), or returns the one that stands there, whatever its body is.
+        Raises `errors.ResourceExhausted` naming the bound."""
 
     async def get_definition(self, namespace: str, definition_id: str, version: str) -> StoredDefinition | None:
         """One version."""
@@ -310,8 +315,9 @@ class Store(Protocol):
         """None if there is no such version."""
 
     async def delete_definition(self, namespace: str, definition_id: str, version: str) -> bool:
-        """False if there is no such version. Raises `errors.FailedPrecondition` (DEFINITION_IN_USE) while a saga row names it. Safe
-        against a saga that starts at the same moment."""
+        """False if there is no such version. Raises `errors.FailedPrecondition` (DEFINITION_IN_USE) while a saga row
+        names it. Safe against a saga that starts at the same moment: either this raises, or the saga is not
+        written."""
 
     async def secret(self, name: str) -> bytes:
         """32 random bytes, made once and kept in the database."""

@@ -1,0 +1,34 @@
+"""What every store says when it refuses a definition."""
+
+from sagad_server.domain.errors import FailedPrecondition, ResourceExhausted
+from sagad_server.storage.store import StoredDefinition
+
+
+def require_room(
+    definition: StoredDefinition, stored: int, stored_steps: int, max_definitions: int, max_steps: int
+) -> None:
+    """Raises ResourceExhausted if one more definition would pass a bound on all of them together."""
+    if stored + 1 > max_definitions:
+        raise ResourceExhausted(
+            f"{stored} definition versions are stored, and validation.max_definitions allows {max_definitions}: delete "
+            f"some that no saga uses, or raise the bound",
+            reason="TOO_MANY_DEFINITIONS",
+            metadata={"bound": "validation.max_definitions", "max": str(max_definitions)},
+        )
+    if stored_steps + definition.step_count > max_steps:
+        raise ResourceExhausted(
+            f"the stored definitions have {stored_steps} steps, this one has {definition.step_count}, and "
+            f"validation.max_steps allows {max_steps} in all: delete some that no saga uses, or raise the bound",
+            reason="TOO_MANY_STEPS",
+            metadata={"bound": "validation.max_steps", "max": str(max_steps)},
+        )
+
+
+def in_use(definition_id: str, version: str) -> FailedPrecondition:
+    """The error for the deletion of a definition that a saga's row names."""
+    return FailedPrecondition(
+        f"definition {definition_id!r} version {version!r} is named by sagas that are not purged: deactivate it, and "
+        f"delete it once they are purged",
+        reason="DEFINITION_IN_USE",
+        metadata={"definition_id": definition_id, "version": version},
+    )

@@ -1,0 +1,233 @@
+"""A store in this process's memory: for tests, for simulation, and to read what a store has to do."""
+
+import secrets
+from collections import Counter
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import replace
+from datetime import datetime, timedelta
+from math import ceil
+from uuid import UUID, uuid4
+
+from sagad_server.domain.errors import Unavailable
+from sagad_server.domain.states import ENDED
+from sagad_server.storage.definitions import in_use, require_room
+from sagad_server.storage.memory_database import MOVING, MemoryDatabase, MemorySaga, require_storable
+from sagad_server.storage.store import (
+    Batch,
+    Committed,
+    DatabaseInfo,
+    EventRow,
+    Key,
+    LoadedSaga,
+    Node,
+    NodeAlreadyRunning,
+    Retryable,
+    RowState,
+    SagaFilter,
+    SagaRow,
+    Stats,
+    StoredDefinition,
+)
+
+MAX_STRANDED = 1_000
+
+
+class MemoryStore:
+    """A Store on a MemoryDatabase."""
+
+    def __init__(self, database: MemoryDatabase | None = None) -> None:
+        self.database = database or MemoryDatabase()
+        self._instance_id: UUID | None = None
+
+    async def open(self, node_name: str) -> Node:
+        database = self.database
+        if database.holder is not None:
+            raise NodeAlreadyRunning("another process serves this database in memory")
+        self._instance_id = database.holder = uuid4()
+        incarnation = database.incarnations[node_name] = database.incarnations.get(node_name, 0) + 1
+        suspects, database.loading = database.loading, []
+        return Node(self._instance_id, node_name, incarnation, suspects)
+
+    async def close(self) -> None:
+        if self._instance_id is not None:
+            self.database.loading = []
+            self.die()
+
+    def die(self) -> None:
+        """Ends as by SIGKILL: what it was loading stays noted."""
+        if self._instance_id is not None and self.database.holder == self._instance_id:
+            self.database.holder = None
+        self._instance_id = None
+
+    def _opened(self) -> MemoryDatabase:
+        if self._instance_id is None:
+            raise Unavailable("the store is not open")
+        return self.database
+
+    async def commit(self, batch: Batch) -> Committed:
+        if self._instance_id is None:
+            raise Retryable("the store is not open")
+        keys = [write.key for write in batch.writes]
+        assert len(set(keys)) == len(keys), "a batch holds at most one write of a saga"
+        for write in batch.writes:
+            require_storable(write)
+        database, owner, now = self.database, self._instance_id, self.database.now()
+        return Committed([w.key for w in batch.writes if database.write(w, owner, batch.batch_id, now)], now)
+
+    async def resolve(self, keys: Sequence[Key]) -> dict[Key, RowState]:
+        if self._instance_id is None:
+            raise Retryable("the store is not open")
+        sagas = self.database.sagas
+        return {key: sagas[key].state() for key in keys if key in sagas}
+
+    async def claim(self, limit: int, exclude: Collection[Key]) -> list[LoadedSaga]:
+        database = self._opened()
+        due = [
+            saga
+            for key, saga in sorted(database.sagas.items())
+            if key not in exclude and self._claimable(saga) and saga.is_due(database.now())
+        ]
+        return [self._take_over(saga) for saga in due[:limit]]
+
+    async def claim_one(self, key: Key) -> LoadedSaga | None:
+        saga = self._opened().sagas.get(key)
+        return self._take_over(saga) if saga is not None and self._claimable(saga) else None
+
+    def _claimable(self, saga: MemorySaga) -> bool:
+        return saga.row.state in MOVING and saga.row.owner != self._instance_id
+
+    def _take_over(self, saga: MemorySaga) -> LoadedSaga:
+        saga.row.epoch += 1
+        saga.row.owner, saga.wake_time = self._instance_id, None
+        return self.database.loaded(saga)
+
+    async def mark_loading(self, keys: Sequence[Key]) -> None:
+        self._opened().loading = list(keys)
+
+    async def count_crash(self, key: Key) -> int:
+        saga = self._opened().sagas.get(key)
+        if saga is None:
+            return 0
+        saga.crashes += 1
+        return saga.crashes
+
+    async def park(self, key: Key, *, revision: int, epoch: int, reason: int, incident_id: str, event: bytes) -> bool:
+        saga = self._opened().sagas.get(key)
+        if saga is None or saga.row.state not in MOVING or (saga.row.revision, saga.row.epoch) != (revision, epoch):
+            return False
+        self.database.park(saga, reason, incident_id, event)
+        return True
+
+    async def load(self, key: Key) -> LoadedSaga | None:
+        saga = self._opened().sagas.get(key)
+        return self.database.loaded(saga) if saga is not None else None
+
+    async def get_row(self, key: Key) -> SagaRow | None:
+        saga = self._opened().sagas.get(key)
+        return replace(saga.row) if saga is not None else None
+
+    async def list_sagas(
+        self, namespace: str, selection: SagaFilter, after: tuple[datetime, str] | None, limit: int
+    ) -> list[SagaRow]:
+        rows = sorted(self._opened().selected(namespace, selection), key=lambda row: row.saga_id)
+        rows.sort(key=lambda row: row.create_time, reverse=True)
+        if after is not None:
+            time, saga_id = after
+            later = (row for row in rows if row.create_time < time)
+            rows = [*(row for row in rows if row.create_time == time and row.saga_id > saga_id), *later]
+        return [replace(row) for row in rows[:limit]]
+
+    async def list_events(self, key: Key, after_revision: int, limit: int) -> list[EventRow]:
+        saga = self._opened().sagas.get(key)
+        events = [event for event in saga.events if event.revision > after_revision] if saga else []
+        return [replace(event) for event in events[:limit]]
+
+    async def stats(self, namespace: str, selection: SagaFilter) -> Stats:
+        rows = list(self._opened().selected(namespace, selection))
+        durations = sorted(row.end_time - row.create_time for row in rows if row.end_time)
+        moving = [row.create_time for row in rows if row.end_time is None]
+        p50, p90, p99 = (_percentile(durations, share) for share in (0.5, 0.9, 0.99))
+        return Stats(_counts(row.state for row in rows), p50, p90, p99, min(moving, default=None))
+
+    async def count_by_state(self) -> dict[int, int]:
+        return _counts(saga.row.state for saga in self._opened().sagas.values() if saga.row.state not in ENDED)
+
+    async def stranded(self) -> list[Key]:
+        owned = (key for key, saga in self._opened().sagas.items() if saga.row.owner == self._instance_id)
+        return [key for key in owned if self.database.sagas[key].row.state in MOVING][:MAX_STRANDED]
+
+    async def purge(
+        self, namespace: str | None, selection: SagaFilter, ended_before: timedelta, limit: int, *, dry_run: bool
+    ) -> int:
+        database = self._opened()
+        now = database.now()
+        ended = [
+            (row.end_time, row.key)
+            for row in database.selected(namespace, selection)
+            if row.state in ENDED and row.end_time is not None and row.end_time <= now - ended_before
+        ]
+        doomed = sorted(ended)[:limit]
+        for _, key in [] if dry_run else doomed:
+            database.sagas[key].purge(now)
+        return len(doomed)
+
+    async def forget(self, older_than: timedelta, limit: int) -> int:
+        sagas, now = self._opened().sagas, self.database.now()
+        old = [key for key, saga in sagas.items() if saga.row.purge_time and saga.row.purge_time <= now - older_than]
+        for key in old[:limit]:
+            del sagas[key]
+        return len(old[:limit])
+
+    async def create_definition(
+        self, definition: StoredDefinition, max_definitions: int, max_steps: int
+    ) -> StoredDefinition:
+        stored = self._opened().definitions
+        key = (definition.namespace, definition.definition_id, definition.version)
+        if key not in stored:
+            steps = sum(other.step_count for other in stored.values())
+            require_room(definition, len(stored), steps, max_definitions, max_steps)
+            stored[key] = replace(definition, create_time=self.database.now())
+        return replace(stored[key])
+
+    async def get_definition(self, namespace: str, definition_id: str, version: str) -> StoredDefinition | None:
+        found = self._opened().definitions.get((namespace, definition_id, version))
+        return replace(found) if found else None
+
+    async def list_definitions(self, namespace: str, definition_id: str = "") -> list[StoredDefinition]:
+        in_namespace = [d for d in self._opened().definitions.values() if d.namespace == namespace]
+        return [replace(d) for d in in_namespace if definition_id in ("", d.definition_id)]
+
+    async def set_definition_active(
+        self, namespace: str, definition_id: str, version: str, *, active: bool
+    ) -> StoredDefinition | None:
+        found = self._opened().definitions.get((namespace, definition_id, version))
+        if found is None:
+            return None
+        found.active = active
+        return replace(found)
+
+    async def delete_definition(self, namespace: str, definition_id: str, version: str) -> bool:
+        key = (namespace, definition_id, version)
+        rows = (saga.row for saga in self._opened().sagas.values())
+        if any((row.namespace, row.definition_id, row.version) == key for row in rows):
+            raise in_use(definition_id, version)
+        return self.database.definitions.pop(key, None) is not None
+
+    async def secret(self, name: str) -> bytes:
+        return self._opened().secrets.setdefault(name, secrets.token_bytes(32))
+
+    async def info(self) -> DatabaseInfo:
+        self._opened()
+        return DatabaseInfo(postgres_version="", schema_version=0, replication=1)
+
+    async def ping(self) -> None:
+        self._opened()
+
+
+def _counts(states: Iterable[int]) -> dict[int, int]:
+    return dict(Counter(int(state) for state in states))
+
+
+def _percentile(ordered: Sequence[timedelta], share: float) -> timedelta | None:
+    """The smallest that at least this share of them does not exceed."""
+    return ordered[ceil(share * len(ordered)) - 1] if ordered else None

@@ -1,0 +1,154 @@
+"""The tables behind a MemoryStore, and what one statement does to a row."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from uuid import UUID, uuid4
+
+from sagad_server.domain.states import EventCause, SagaState
+from sagad_server.storage.selection import selects
+from sagad_server.storage.store import (
+    DataRejected,
+    EventRow,
+    Key,
+    LoadedSaga,
+    RowState,
+    SagaFilter,
+    SagaRow,
+    StoredDefinition,
+    Write,
+)
+
+MOVING = frozenset({SagaState.RUNNING, SagaState.COMPENSATING})
+
+
+def _utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+@dataclass(slots=True)
+class MemorySaga:
+    """A saga's row with the columns that nobody reads, and its part of the journal."""
+
+    row: SagaRow
+    wake_time: datetime | None = None
+    crashes: int = 0
+    events: list[EventRow] = field(default_factory=list)
+    batch_id: UUID | None = None
+    """Of the last event."""
+
+    def append(self, cause: int, time: datetime, body: bytes, payload: bytes, batch_id: UUID) -> None:
+        row = self.row
+        self.events.append(EventRow(row.namespace, row.saga_id, row.revision, cause, time, body, payload))
+        self.batch_id = batch_id
+
+    def is_due(self, now: datetime) -> bool:
+        return self.row.owner is not None or self.wake_time is None or self.wake_time <= now
+
+    def state(self) -> RowState:
+        row = self.row
+        return RowState(row.uid, row.epoch, row.revision, self.batch_id, row.update_time)
+
+    def purge(self, now: datetime) -> None:
+        """Leaves a tombstone."""
+        self.events, self.batch_id = [], None
+        row = self.row
+        row.definition_id = row.version = row.incident_id = ""
+        row.body, row.labels, row.purge_time, row.park_time = b"", {}, now, None
+
+
+class MemoryDatabase:
+    """What outlives a MemoryStore. `now` is its clock, the only one that stored times come from."""
+
+    def __init__(self, now: Callable[[], datetime] = _utc_now) -> None:
+        self.now = now
+        self.sagas: dict[Key, MemorySaga] = {}
+        self.definitions: dict[tuple[str, str, str], StoredDefinition] = {}
+        self.secrets: dict[str, bytes] = {}
+        self.incarnations: dict[str, int] = {}
+        self.loading: list[Key] = []
+        self.holder: UUID | None = None
+        """The instance that is open."""
+
+    def selected(self, namespace: str | None, selection: SagaFilter) -> Iterable[SagaRow]:
+        """The rows themselves, without tombstones."""
+        rows = (saga.row for saga in self.sagas.values())
+        in_namespace = (row for row in rows if namespace in (None, row.namespace) and row.purge_time is None)
+        return (row for row in in_namespace if selects(selection, row))
+
+    def loaded(self, saga: MemorySaga) -> LoadedSaga:
+        """Copies of it all."""
+        return LoadedSaga(replace(saga.row), [replace(event) for event in saga.events], self.now())
+
+    def write(self, write: Write, owner: UUID, batch_id: UUID, now: datetime) -> bool:
+        """Writes if the guard allows it."""
+        saga = self._inserted(write, now) if write.new else self.sagas.get(write.key)
+        if saga is None or (saga.row.epoch, saga.row.revision) != (write.guard_epoch, write.revision - 1):
+            return False
+        row = saga.row
+        if row.purge_time is not None:
+            return False
+        row.revision, row.epoch, row.state, row.body = write.revision, write.epoch, write.state, write.body
+        row.owner = None if write.release else owner
+        row.parking_mask, row.category, row.update_time = write.parking_mask, write.category, now
+        row.incident_id, row.park_time = "", None
+        row.end_time = (row.end_time or now) if write.ended else None
+        sleeps = write.release and write.wake_after_ms is not None
+        saga.wake_time = now + timedelta(milliseconds=write.wake_after_ms or 0) if sleeps else None
+        saga.crashes = 0
+        saga.append(write.cause, now, write.event, write.payload, batch_id)
+        return True
+
+    def _inserted(self, write: Write, now: datetime) -> MemorySaga | None:
+        """The row of a new saga as it would be just before its first transition."""
+        new = write.new
+        assert new is not None
+        namespace, saga_id = write.key
+        if write.key in self.sagas or (namespace, new.definition_id, new.version) not in self.definitions:
+            return None
+        row = SagaRow(
+            namespace=namespace,
+            saga_id=saga_id,
+            uid=new.uid,
+            definition_id=new.definition_id,
+            version=new.version,
+            state=write.state,
+            revision=0,
+            epoch=write.guard_epoch,
+            owner=None,
+            labels=dict(new.labels),
+            request_hash=new.request_hash,
+            parking_mask=0,
+            category=0,
+            incident_id="",
+            park_time=None,
+            create_time=now,
+            update_time=now,
+            end_time=None,
+            purge_time=None,
+            body=b"",
+        )
+        return self.sagas.setdefault(write.key, MemorySaga(row))
+
+    def park(self, saga: MemorySaga, reason: int, incident_id: str, event: bytes) -> None:
+        """Parks the saga as a whole."""
+        row, now = saga.row, self.now()
+        row.state, row.owner, row.incident_id = SagaState.PARKED, None, incident_id
+        row.revision, row.parking_mask = row.revision + 1, row.parking_mask | 1 << reason
+        row.park_time = row.update_time = now
+        saga.wake_time = None
+        saga.append(EventCause.INCIDENT, now, event, b"", uuid4())
+
+
+def require_storable(write: Write) -> None:
+    """Raises DataRejected for texts that PostgreSQL could not keep either: NUL, and what UTF-8 cannot encode."""
+    texts = [*write.key]
+    if write.new:
+        texts += [write.new.definition_id, write.new.version, *write.new.labels, *write.new.labels.values()]
+    for text in texts:
+        if "\0" in text:
+            raise DataRejected(f"text with a NUL character: {text!r}")
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise DataRejected(f"text that UTF-8 cannot encode: {text!r}") from error

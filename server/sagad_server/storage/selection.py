@@ -1,0 +1,29 @@
+"""Which sagas a SagaFilter selects, said in Python."""
+
+from datetime import datetime
+
+from sagad_server.storage.store import SagaFilter, SagaRow
+
+
+def selects(selection: SagaFilter, row: SagaRow) -> bool:
+    """Whether the saga is among the selected; its namespace is not looked at."""
+    return (
+        (not selection.states or row.state in selection.states)
+        and selection.definition_id in ("", row.definition_id)
+        and selection.version in ("", row.version)
+        and all(row.labels.get(name) == value for name, value in selection.labels.items())
+        and _within(row.create_time, selection.create_time_min, selection.create_time_max)
+        and _within(row.end_time, selection.end_time_min, selection.end_time_max)
+        and (not selection.parking_mask or bool(row.parking_mask & selection.parking_mask))
+        and (not selection.categories or row.category in selection.categories)
+    )
+
+
+def _within(time: datetime | None, inclusive_min: datetime | None, exclusive_max: datetime | None) -> bool:
+    if inclusive_min is None and exclusive_max is None:
+        return True
+    return (
+        time is not None
+        and (inclusive_min is None or time >= inclusive_min)
+        and (exclusive_max is None or time < exclusive_max)
+    )
