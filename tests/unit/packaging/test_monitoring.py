@@ -1,0 +1,32 @@
+"""What deploy/ says about metrics, held against the metrics that sagad has."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from sagad_server.metrics import Metrics
+
+ROOT = Path(__file__).parents[3]
+DASHBOARD = json.loads((ROOT / "deploy/grafana/sagad.json").read_text())
+SUFFIXES = {"counter": ("_total",), "histogram": ("_bucket", "_sum", "_count"), "gauge": ("",)}
+EXPRESSIONS = {panel["title"]: [target["expr"] for target in panel["targets"]] for panel in DASHBOARD["panels"]}
+
+
+@pytest.mark.parametrize("title", EXPRESSIONS)
+def test_every_metric_of_a_panel_exists(title: str) -> None:
+    families = Metrics().registry.collect()
+    existing = {family.name + suffix for family in families for suffix in SUFFIXES[family.type]}
+    named = set(re.findall(r"sagad_\w+", " ".join(EXPRESSIONS[title])))
+    assert named
+    assert named - existing == set()
+
+
+def test_prometheus_asks_the_service_and_port_of_the_compose_file() -> None:
+    (job,) = yaml.safe_load((ROOT / "deploy/prometheus.yml").read_text())["scrape_configs"]
+    (target,) = job["static_configs"][0]["targets"]
+    service, port = target.split(":")
+    published = yaml.safe_load((ROOT / "compose.yaml").read_text())["services"][service]["ports"]
+    assert any(line.endswith(f":{port}") for line in published)
