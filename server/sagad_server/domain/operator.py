@@ -8,7 +8,7 @@ from sagad_server.domain.saga import Failure, Saga, Step
 from sagad_server.domain.states import FailureCategory, ParkingReason, SagaState, StepKind, StepState
 from sagad_server.domain.transitions import Trigger
 
-_WHOLE_PARKED = frozenset({StepState.PARKED, StepState.COMPENSATION_PARKED})
+_STEP_PARKED = frozenset({StepState.PARKED, StepState.COMPENSATION_PARKED})
 
 
 def compensate(draft: Draft, what: Compensate) -> bool:
@@ -49,7 +49,7 @@ def retry(draft: Draft, what: Retry) -> None:
             raise _invalid("step_id", "the saga is parked as a whole; leave step_id and input out")
         _clear_incident(saga)
         return
-    parked = [i for i, step in enumerate(saga.steps) if step.state in _WHOLE_PARKED]
+    parked = [] if saga.ended else [i for i, step in enumerate(saga.steps) if step.state in _STEP_PARKED]
     if what.step is not None:
         if what.step not in parked:
             raise _not_parked(saga, what.step)
@@ -100,7 +100,7 @@ def skip(draft: Draft, what: Skip) -> None:
     saga = draft.saga
     _check_revision(saga, what.revision)
     step = saga.steps[what.step]
-    if saga.incident is not None or step.state not in _WHOLE_PARKED:
+    if saga.ended or saga.incident is not None or step.state not in _STEP_PARKED:
         raise _not_parked(saga, what.step)
     if step.state is StepState.COMPENSATION_PARKED:
         if what.executed is False:

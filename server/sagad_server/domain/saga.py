@@ -158,6 +158,8 @@ class Parking:
 
 def parkings(saga: Saga) -> list[Parking]:
     """What of a saga needs an operator, and which calls can help."""
+    if saga.ended:
+        return []
     resumes_as = SagaState.COMPENSATING if saga.compensating else SagaState.RUNNING
     if saga.incident is not None:
         calls: tuple[str, ...] = ("RetrySaga", "AbandonSaga")

@@ -114,6 +114,8 @@ def encode_payload(saga: Saga, event: Event) -> bytes:
 def parking_mask(saga: Saga) -> int:
     """Bit r is set for each reason r among the saga's parkings."""
     mask = 0
+    if saga.ended:
+        return mask
     if saga.incident is not None:
         mask = 1 << saga.incident
     for step in saga.steps:

@@ -104,10 +104,10 @@ class Writer:
             except DataRejected as error:
                 await self._halve(writes, error)
                 return
-            except Retryable as error:
-                failures = await self._pause(writes, failures, str(error) or "retryable")
-            except CommitUnknown as error:
-                failures = await self._pause(writes, failures, str(error) or "unknown")
+            except Retryable:
+                failures = await self._pause(writes, failures, "Retryable")
+            except CommitUnknown:
+                failures = await self._pause(writes, failures, "CommitUnknown")
                 writes = await self._resolve(writes)
             else:
                 self.healthy = True
@@ -123,7 +123,7 @@ class Writer:
 
     async def _halve(self, writes: list[Write], error: DataRejected) -> None:
         """Finds the culprit, so that the rest are committed."""
-        self._observer.commit_failed("data_rejected")
+        self._observer.commit_failed("DataRejected")
         if len(writes) == 1:
             self._sent.pop(writes[0].key, None)
             self._owner.rejected(writes[0], error)
@@ -149,8 +149,8 @@ class Writer:
             try:
                 rows = await self._store.resolve([write.key for write in writes])
                 break
-            except Retryable as error:
-                failures = await self._pause(writes, failures, str(error) or "retryable")
+            except Retryable:
+                failures = await self._pause(writes, failures, "Retryable")
         return [write for write in writes if self._send_again(write, rows.get(write.key))]
 
     def _send_again(self, write: Write, row: RowState | None) -> bool:
