@@ -50,8 +50,8 @@ class SagadError(Exception):
 
     def __str__(self) -> str:
         name = f"{self.code.name} {self.reason}" if self.reason and self.reason != self.code.name else self.code.name
-        faults = "".join(f"\n  {field}: {description}" for field, description in self.violations)
-        return f"{name}: {self.message}{faults}"
+        untold = [fault for fault in self.violations if fault.description not in self.message]
+        return f"{name}: {self.message}" + "".join(f"\n  {fault.field}: {fault.description}" for fault in untold)
 
 
 class NotFound(SagadError):  # noqa: N818

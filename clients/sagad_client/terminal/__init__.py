@@ -1,0 +1,1 @@
+"""How sagactl shows what it knows."""

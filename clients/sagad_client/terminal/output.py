@@ -1,0 +1,177 @@
+"""Where results go: tables for a terminal, plain lines for a pipe, JSON or YAML where that is asked for."""
+
+from __future__ import annotations
+
+import enum
+import json
+import sys
+from collections.abc import AsyncIterable, Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, TextIO, TypeVar
+
+import yaml
+from google.protobuf.json_format import MessageToDict
+from google.protobuf.message import Message
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+Cell = str | Text
+Item = TypeVar("Item", bound=Message)
+
+
+class Form(enum.Enum):
+    """Form of the output."""
+
+    TABLE = "table"
+    JSON = "json"
+    YAML = "yaml"
+
+
+@dataclass(frozen=True, slots=True)
+class Fields:
+    """Names and values, one a line."""
+
+    fields: Sequence[tuple[str, Cell]]
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """A table with a line of headers."""
+
+    headers: Sequence[str]
+    rows: Iterable[Sequence[Cell]]
+
+
+View = Fields | Rows
+
+
+class Output:
+    """Standard output in one form. Results go there; all else goes to standard error.
+
+    Args:
+        form: table, JSON or YAML. A table in a pipe is plain: tabs between the columns, no colour.
+    """
+
+    def __init__(self, form: Form, stdout: TextIO | None = None, stderr: TextIO | None = None) -> None:
+        self._stdout = stdout or sys.stdout
+        self._stderr = stderr or sys.stderr
+        self.form = form
+        self.is_terminal = form is Form.TABLE and self._stdout.isatty()
+        """Whether a person watches."""
+        self.console = _console(self._stdout)
+        """Standard output, for what only a terminal can show."""
+        self.notes = _console(self._stderr)
+        """Standard error."""
+
+    def show(self, data: Any, *views: View) -> None:
+        """Show a result: `data` (a message, or plain values) as JSON or YAML, or else the views."""
+        if self.form is not Form.TABLE:
+            self._document(plain(data))
+            return
+        for number, view in enumerate(views):
+            if number:
+                self.line("")
+            self._view(view)
+
+    async def stream(
+        self, items: AsyncIterable[Item], headers: Sequence[str], row: Callable[[Item], Sequence[Cell]]
+    ) -> None:
+        """Show a list as it comes: one JSON array, one YAML list, or a table."""
+        if self.form is Form.JSON:
+            await _write_json_array(items, self._write)
+        elif self.form is Form.YAML:
+            count = 0
+            async for item in items:
+                self._write(_yaml([plain(item)]))
+                count += 1
+            self._write("" if count else "[]\n")
+        elif self.is_terminal:
+            self._view(Rows(headers, [row(item) async for item in items]))
+        else:
+            self.line("\t".join(headers))
+            async for item in items:
+                self.line(_plain_row(row(item)))
+
+    def record(self, message: Message, line: str) -> None:
+        """Show one record of an endless list at once: a line of JSON, a document of YAML, or a line of text."""
+        match self.form:
+            case Form.JSON:
+                self.line(json.dumps(plain(message), ensure_ascii=False))
+            case Form.YAML:
+                self._write("---\n" + _yaml(plain(message)))
+            case Form.TABLE:
+                self.line(line)
+        self._stdout.flush()
+
+    def line(self, text: str) -> None:
+        """Write one plain line."""
+        self._write(text + "\n")
+
+    def note(self, text: str) -> None:
+        """Tell a person something beside the result, on standard error."""
+        self.notes.print(Text(text), soft_wrap=True)
+
+    def _document(self, data: Any) -> None:
+        text = json.dumps(data, indent=2, ensure_ascii=False) + "\n" if self.form is Form.JSON else _yaml(data)
+        self._write(text)
+
+    def _view(self, view: View) -> None:
+        if self.is_terminal:
+            self.console.print(_table(view))
+        elif isinstance(view, Fields):
+            for name, value in view.fields:
+                self.line(f"{name}\t{value}")
+        else:
+            for row in [view.headers, *view.rows]:
+                self.line(_plain_row(row))
+
+    def _write(self, text: str) -> None:
+        self._stdout.write(text)
+
+
+def plain(data: Any) -> Any:
+    """Messages as ProtoJSON, in lists and mappings too."""
+    if isinstance(data, Message):
+        return MessageToDict(data)
+    if isinstance(data, dict):
+        return {key: plain(value) for key, value in data.items()}
+    if isinstance(data, str) or not isinstance(data, Iterable):
+        return data
+    return [plain(item) for item in data]
+
+
+async def _write_json_array(items: AsyncIterable[Item], write: Callable[[str], object]) -> None:
+    before = "[\n"
+    async for item in items:
+        write(before + json.dumps(plain(item), indent=2, ensure_ascii=False))
+        before = ",\n"
+    write("\n]\n" if before == ",\n" else "[]\n")
+
+
+def _yaml(data: Any) -> str:
+    text: str = yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=120)
+    return text
+
+
+def _plain_row(row: Sequence[Cell]) -> str:
+    return "\t".join(str(cell) for cell in row)
+
+
+def _table(view: View) -> Table:
+    if isinstance(view, Fields):
+        grid = Table.grid(padding=(0, 2))
+        for name, value in view.fields:
+            grid.add_row(Text(name, "dim"), value if isinstance(value, Text) else Text(value))
+        return grid
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
+    for header in view.headers:
+        table.add_column(Text(header), overflow="fold")
+    for row in view.rows:
+        table.add_row(*(cell if isinstance(cell, Text) else Text(cell) for cell in row))
+    return table
+
+
+def _console(stream: TextIO) -> Console:
+    # Whether it is a terminal decides alone, so that no setting brings colours into a pipe; rich honours NO_COLOR.
+    return Console(file=stream, force_terminal=stream.isatty(), highlight=False, markup=False, emoji=False)
