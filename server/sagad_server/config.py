@@ -1,0 +1,167 @@
+"""The configuration, checked as a whole: flags win over the environment (SAGAD_*), that over a YAML file, that over
+defaults. Durations have a unit in the file (30s, 1h) and are float seconds in the code.
+"""
+
+from collections.abc import Iterator, Mapping
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, Field, SecretStr, ValidationError
+from pydantic.fields import FieldInfo
+from pydantic_core import ErrorDetails
+
+from sagad_server.config_sections import (
+    Grpc,
+    Http,
+    Limits,
+    Log,
+    LongText,
+    Node,
+    Participant,
+    Postgres,
+    Section,
+    Service,
+    ShortText,
+    Validation,
+)
+from sagad_server.config_sources import (
+    ENV_FILE,
+    SourceError,
+    Tree,
+    leaves,
+    merge,
+    read_environment,
+    read_file,
+    variable,
+)
+from sagad_server.config_values import Duration, ParticipantName, format_duration, masked_dsn
+from sagad_server.domain.checks import Bounds, ValidationLimits
+
+_MAY_HOLD_SECRETS = frozenset({"postgres", "postgres.dsn"})
+
+__all__ = ["Config", "ConfigError", "Participant", "keys", "load_config"]
+
+
+class ConfigError(Exception):
+    """The configuration is wrong. `faults` has a line for each fault, with its key and its source."""
+
+    def __init__(self, faults: list[str]) -> None:
+        super().__init__("the configuration is wrong:\n" + "\n".join(f"  {fault}" for fault in faults))
+        self.faults = faults
+
+
+class Config(Section):
+    """All sections. Immutable."""
+
+    grpc: Grpc = Grpc()
+    http: Http = Http()
+    postgres: Postgres
+    participants: dict[ParticipantName, Participant] = {}
+    service: Service = Service()
+    node: Annotated[Node, Field(default_factory=Node)]
+    limits: Limits = Limits()
+    validation: Validation = Validation()
+    log: Log = Log()
+
+    def validation_limits(self) -> ValidationLimits:
+        """The bounds as the domain takes them."""
+        rules, definition, step = self.validation, self.validation.definition, self.validation.step
+        return ValidationLimits(
+            definition_id=_length(definition.id),
+            definition_name=_length(definition.name),
+            definition_description=_length(definition.description),
+            step_id=_length(step.id),
+            step_name=_length(step.name),
+            step_description=_length(step.description),
+            action=_length(step.action),
+            compensation=_length(step.compensation),
+            max_retries=Bounds(step.max_retries.min, step.max_retries.max),
+            step_timeout_ms=Bounds(round(step.timeout.min * 1000), round(step.timeout.max * 1000)),
+            max_steps_per_definition=rules.max_steps_per_definition,
+            max_definitions=rules.max_definitions,
+            max_steps=rules.max_steps,
+            max_payload_bytes=self.limits.max_payload_bytes,
+            max_labels=self.limits.max_labels,
+        )
+
+    def masked(self) -> dict[str, Any]:
+        """The whole configuration as it would stand in a file, with every secret hidden."""
+        return _masked(self)
+
+
+def load_config(path: Path | None, environment: Mapping[str, str], overrides: Tree | None = None) -> Config:
+    """The configuration of a file (else the one that SAGAD_CONFIG names, else none), the environment and flags.
+
+    `overrides` is nested as the file is. Raises ConfigError with every fault at once; unknown keys and unknown SAGAD_*
+    variables are faults.
+    """
+    if path is None and environment.get(ENV_FILE):
+        path = Path(environment[ENV_FILE])
+    try:
+        from_file = read_file(path) if path else {}
+        from_environment = read_environment(environment)
+    except SourceError as error:
+        raise ConfigError([str(error)]) from None
+    from_flags = overrides or {}
+    origins = dict.fromkeys(leaves(from_file), str(path))
+    origins |= {key: variable(key) for key in leaves(from_environment)}
+    origins |= dict.fromkeys(leaves(from_flags), "flag")
+    try:
+        # The empty section makes the fault, where there is no DSN, one of the key and not of the section.
+        return Config.model_validate(merge({"postgres": {}}, merge(merge(from_file, from_environment), from_flags)))
+    except ValidationError as error:
+        raise ConfigError([_fault(each, origins) for each in error.errors(include_url=False)]) from None
+
+
+def keys(model: type[BaseModel] = Config, path: tuple[str, ...] = ()) -> Iterator[tuple[str, FieldInfo]]:
+    """Every key, such as `postgres.dsn` or `participants.<name>.target`, with what pydantic knows of it."""
+    for name, info in model.model_fields.items():
+        below = (*path, name)
+        if isinstance(info.annotation, type) and issubclass(info.annotation, BaseModel):
+            yield from keys(info.annotation, below)
+        elif name == "participants":
+            yield from keys(Participant, (*below, "<name>"))
+        else:
+            yield ".".join(below), info
+
+
+def _length(text: ShortText | LongText) -> Bounds:
+    return Bounds(text.min_length, text.max_length)
+
+
+def _fault(error: ErrorDetails, origins: Mapping[tuple[str, ...], str]) -> str:
+    path = tuple(str(part) for part in error["loc"] if part != "[key]")
+    key = ".".join(path)
+    if error["type"] == "missing":
+        return f"{key}: is required (environment: {variable(path)})"
+    origin = next((origin for leaf, origin in origins.items() if leaf[: len(path)] == path), "default")
+    if error["type"] == "extra_forbidden":
+        known = [each.replace("<name>", path[1] if len(path) > 1 else "") for each, _ in keys()]
+        similar = get_close_matches(key, known, n=1, cutoff=0.8)
+        return f"{key} ({origin}): is no key" + "".join(f"; did you mean {each}?" for each in similar)
+    if error["type"] in ("model_type", "dict_type"):
+        return f"{key} ({origin}): must hold keys"
+    what = error["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
+    given = error["input"]
+    if isinstance(given, str | int | float) and key not in _MAY_HOLD_SECRETS:
+        what += f" (given: {given!r})"
+    return f"{key} ({origin}): {what}"
+
+
+def _masked(section: Section) -> dict[str, Any]:
+    return {name: _plain(getattr(section, name), info) for name, info in type(section).model_fields.items()}
+
+
+def _plain(value: object, info: FieldInfo) -> Any:
+    if isinstance(value, Section):
+        return _masked(value)
+    if isinstance(value, dict):
+        return {key: _plain(each, info) for key, each in value.items()}
+    if isinstance(value, SecretStr):
+        return masked_dsn(value.get_secret_value())
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, float | int) and any(isinstance(each, Duration) for each in info.metadata):
+        return format_duration(value)
+    return value

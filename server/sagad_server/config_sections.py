@@ -1,0 +1,203 @@
+"""The sections of the configuration. The text under a key is its line in docs/reference/configuration.md."""
+
+import socket
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, FilePath, model_validator
+
+from sagad_server.config_values import Address, Dsn, Duration
+from sagad_server.domain.payloads import MAX_PAYLOAD_BYTES
+
+MIB = 1024 * 1024
+
+Name = Annotated[str, Field(min_length=1, max_length=100)]
+
+
+class Section(BaseModel):
+    """Immutable; unknown keys are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class Grpc(Section):
+    address: Address = "127.0.0.1:7400"
+    """Where the gRPC server listens."""
+    tls_cert_file: FilePath | None = None
+    """PEM file with the server's certificate; needs the key."""
+    tls_key_file: FilePath | None = None
+    """PEM file with the server's key; needs the certificate."""
+    max_message_bytes: Annotated[int, Field(ge=64 * 1024, le=64 * MIB)] = 4 * MIB
+    """Size of the largest request that is accepted."""
+    max_connection_age: Annotated[float, Duration("10s", "30d")] = 3600
+    """Age at which a client's connection is asked to go, so that clients spread over the nodes anew."""
+    max_connection_age_grace: Annotated[float, Duration("1s", "30d")] = 600
+    """How long the calls and streams of such a connection may go on."""
+    keepalive_time: Annotated[float, Duration("10s", "1d")] = 60
+    """Silence of a connection after which the server pings the client."""
+    keepalive_timeout: Annotated[float, Duration("1s", "1h")] = 20
+    """How long the answer to a ping may take before the connection is closed."""
+
+    @model_validator(mode="after")
+    def _tls_is_whole(self) -> Self:
+        if (self.tls_cert_file is None) != (self.tls_key_file is None):
+            raise ValueError("tls_cert_file and tls_key_file must be given together")
+        return self
+
+
+class Http(Section):
+    address: Address = "127.0.0.1:7401"
+    """Where metrics and health are served over HTTP."""
+
+
+class Postgres(Section):
+    dsn: Dsn
+    """How to reach PostgreSQL: `postgresql://USER:PASSWORD@HOST:PORT/DATABASE`."""
+    pool_min_size: Annotated[int, Field(ge=0, le=1000)] = 2
+    """Connections that are kept open."""
+    pool_max_size: Annotated[int, Field(ge=1, le=1000)] = 10
+    """Connections at most, beside the writer's."""
+    max_inactive_connection_lifetime: Annotated[float, Duration("1s", "1d")] = 300
+    """Idle time after which a connection of the pool is closed."""
+    connect_timeout: Annotated[float, Duration("100ms", "5m")] = 5
+    """How long the opening of a connection may take."""
+    command_timeout: Annotated[float, Duration("100ms", "1h")] = 10
+    """How long a statement may take; for the writer see `writer_silence`."""
+    writer_silence: Annotated[float, Duration("500ms", "10m")] = 5
+    """Silence of the writer's connection after which it is closed and the outcome of its commit is looked up."""
+
+    @model_validator(mode="after")
+    def _pool_has_room(self) -> Self:
+        if self.pool_min_size > self.pool_max_size:
+            raise ValueError(f"pool_min_size ({self.pool_min_size}) is above pool_max_size ({self.pool_max_size})")
+        return self
+
+
+class Participant(Section):
+    target: Annotated[str, Field(min_length=1, max_length=1000)]
+    """Its gRPC address, such as `payment:7412`."""
+    tls: bool = False
+    """Whether it is called over TLS."""
+    ca_file: FilePath | None = None
+    """PEM file of the authorities that may vouch for its certificate; without it those of the system."""
+    step_timeout: Annotated[float, Duration("10ms", "1h")] = 30
+    """Timeout of an attempt, where the step gives none."""
+    max_in_flight: Annotated[int, Field(ge=1, le=100_000)] = 1000
+    """Calls to it at once; more wait their turn."""
+
+    @model_validator(mode="after")
+    def _ca_needs_tls(self) -> Self:
+        if self.ca_file is not None and not self.tls:
+            raise ValueError("ca_file has no effect without tls: true")
+        return self
+
+
+class Service(Section):
+    name: Name = "sagad"
+    """Name that GetServerInfo gives."""
+    labels: dict[str, str] = {}
+    """Labels that GetServerInfo gives, such as environment and region."""
+    cleanup_interval: Annotated[float, Duration("1s", "30d")] = 3600
+    """How often ended sagas are looked for to be purged."""
+    retention: Annotated[float, Duration("0s", "3650d")] = 30 * 86_400
+    """How long the history of an ended saga is kept."""
+    tombstone_retention: Annotated[float, Duration("0s", "3650d")] = 90 * 86_400
+    """How long its id and its end are known thereafter, so that the id starts nothing anew."""
+    drain_timeout: Annotated[float, Duration("0s", "1h")] = 25
+    """How long calls under way may go on after SIGTERM. The next start goes on with the rest."""
+
+
+class Node(Section):
+    name: Annotated[Name, Field(default_factory=socket.gethostname)]
+    """Name of this process among the nodes, by default that of the host. It stays the same over restarts."""
+
+
+class Limits(Section):
+    max_sagas_in_memory: Annotated[int, Field(ge=1, le=10_000_000)] = 100_000
+    """Sagas that this node drives at once."""
+    max_watches: Annotated[int, Field(ge=0, le=1_000_000)] = 10_000
+    """Watch streams at once."""
+    watch_buffer: Annotated[int, Field(ge=1, le=65_536)] = 256
+    """Events that a watch may lag behind before it reads them from the database."""
+    max_batch: Annotated[int, Field(ge=1, le=10_000)] = 512
+    """Transitions in one commit."""
+    claim_batch: Annotated[int, Field(ge=1, le=10_000)] = 200
+    """Sagas that one statement takes over at a start."""
+    max_payload_bytes: Annotated[int, Field(ge=0, le=MAX_PAYLOAD_BYTES)] = MAX_PAYLOAD_BYTES
+    """Size of one payload of a request."""
+    max_saga_payload_bytes: Annotated[int, Field(ge=0, le=MIB)] = MIB
+    """Size of all payloads of a saga together."""
+    max_labels: Annotated[int, Field(ge=0, le=32)] = 32
+    """Labels of a saga."""
+
+
+class Range(Section):
+    """The first key must not be above the second one."""
+
+    @model_validator(mode="after")
+    def _is_not_empty(self) -> Self:
+        (lower, least), (upper, greatest) = list(self)
+        if least > greatest:
+            raise ValueError(f"{lower} ({least:g}) is above {upper} ({greatest:g})")
+        return self
+
+
+class ShortText(Range):
+    min_length: Annotated[int, Field(ge=1, le=100)] = 2
+    """Fewest characters."""
+    max_length: Annotated[int, Field(ge=1, le=255)] = 100
+    """Most characters."""
+
+
+class LongText(Range):
+    min_length: Annotated[int, Field(ge=0, le=500)] = 10
+    """Fewest characters."""
+    max_length: Annotated[int, Field(ge=1, le=10_000)] = 500
+    """Most characters."""
+
+
+class Retries(Range):
+    min: Annotated[int, Field(ge=0, le=100)] = 0
+    """Fewest retries that a step may ask for."""
+    max: Annotated[int, Field(ge=0, le=100)] = 10
+    """Most retries that a step may ask for."""
+
+
+class StepTimeout(Range):
+    min: Annotated[float, Duration("1ms", "1h")] = 1
+    """Shortest timeout that a step may ask for."""
+    max: Annotated[float, Duration("1ms", "1d")] = 3600
+    """Longest timeout that a step may ask for."""
+
+
+class DefinitionRules(Section):
+    id: ShortText = ShortText()
+    name: ShortText = ShortText()
+    description: LongText = LongText()
+
+
+class StepRules(Section):
+    id: ShortText = ShortText()
+    name: ShortText = ShortText()
+    description: LongText = LongText()
+    action: ShortText = ShortText()
+    compensation: ShortText = ShortText()
+    max_retries: Retries = Retries()
+    timeout: StepTimeout = StepTimeout()
+
+
+class Validation(Section):
+    max_definitions: Annotated[int, Field(ge=1, le=1_000_000)] = 1000
+    """Definitions that may be stored; each version counts."""
+    max_steps: Annotated[int, Field(ge=1, le=10_000_000)] = 10_000
+    """Steps of all stored definitions together."""
+    max_steps_per_definition: Annotated[int, Field(ge=1, le=100)] = 100
+    """Steps of one definition."""
+    definition: DefinitionRules = DefinitionRules()
+    step: StepRules = StepRules()
+
+
+class Log(Section):
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    """Least level that is logged."""
+    format: Literal["json", "console"] = "json"
+    """One JSON object a line, or lines for people."""

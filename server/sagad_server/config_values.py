@@ -1,0 +1,91 @@
+"""The kinds of values in a configuration: durations, addresses, the DSN."""
+
+import re
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, GetCoreSchemaHandler, SecretStr
+from pydantic_core import CoreSchema, core_schema
+
+_DURATION = re.compile(r"(?:\d+(?:\.\d+)?(?:ms|s|m|h|d))+")
+_DURATION_PART = re.compile(r"([\d.]+)(ms|s|m|h|d)")
+_UNIT_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
+_ADDRESS = re.compile(r"(?P<host>\[[0-9A-Fa-f:]+\]|[A-Za-z0-9._-]+):(?P<port>\d{1,5})")
+_PARTICIPANT = re.compile(r"[A-Za-z0-9._-]{2,100}")
+_PASSWORD_PARAMETER = re.compile(r"(?i)([?&](?:ssl)?password=)[^&]*")
+HIDDEN = "***"
+
+
+def parse_duration(text: str) -> float:
+    """Seconds of a text such as 500ms, 30s, 1h30m or 90d. Raises ValueError."""
+    if not _DURATION.fullmatch(text):
+        raise ValueError("must be a duration with a unit, such as 500ms, 30s, 5m, 1h or 90d")
+    return sum(float(number) * _UNIT_S[unit] for number, unit in _DURATION_PART.findall(text))
+
+
+def format_duration(seconds: float) -> str:
+    """The shortest text that `parse_duration` reads back."""
+    for unit in ("d", "h", "m", "s"):
+        if seconds >= _UNIT_S[unit] and seconds % _UNIT_S[unit] == 0:
+            return f"{seconds / _UNIT_S[unit]:.0f}{unit}"
+    return f"{seconds * 1000:g}ms" if seconds else "0s"
+
+
+@dataclass(frozen=True, slots=True)
+class Duration:
+    """Marks a float as seconds that the configuration gives as a text with a unit, between two such texts."""
+
+    minimum: str
+    maximum: str
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_plain_validator_function(self._validate)
+
+    def _validate(self, value: object) -> float:
+        if not isinstance(value, str):
+            raise ValueError("must be a duration with a unit, such as 500ms, 30s, 5m, 1h or 90d")  # noqa: TRY004
+        seconds = parse_duration(value)
+        if not parse_duration(self.minimum) <= seconds <= parse_duration(self.maximum):
+            raise ValueError(f"must be {self}")
+        return seconds
+
+    def __str__(self) -> str:
+        return f"{self.minimum} - {self.maximum}"
+
+
+def _check_address(value: str) -> str:
+    found = _ADDRESS.fullmatch(value)
+    if not found or int(found["port"]) > 65_535:
+        raise ValueError("must be HOST:PORT, such as 127.0.0.1:7400 or [::1]:7400; port 0 takes a free one")
+    return value
+
+
+def _check_dsn(value: SecretStr) -> SecretStr:
+    if not value.get_secret_value().startswith(("postgresql://", "postgres://")):
+        raise ValueError("must be postgresql://USER:PASSWORD@HOST:PORT/DATABASE")
+    return value
+
+
+def _check_participant(value: str) -> str:
+    if not _PARTICIPANT.fullmatch(value):
+        raise ValueError("a participant's name has 2-100 characters of a-z, A-Z, 0-9, '.', '_' and '-'")
+    return value
+
+
+Address = Annotated[str, AfterValidator(_check_address)]
+"""Where to listen, as HOST:PORT."""
+
+Dsn = Annotated[SecretStr, AfterValidator(_check_dsn)]
+"""How to reach PostgreSQL. Holds a password: shown by `masked_dsn` only."""
+
+ParticipantName = Annotated[str, AfterValidator(_check_participant)]
+"""What definitions call a participant."""
+
+
+def masked_dsn(dsn: str) -> str:
+    """The DSN with every password in it hidden; rather too much than too little where it is malformed."""
+    scheme, _, rest = dsn.partition("://")
+    user_and_password, at, location = rest.rpartition("@")
+    user, colon, _ = user_and_password.partition(":")
+    password = colon and f":{HIDDEN}"
+    return f"{scheme}://{user}{password}{at}" + _PASSWORD_PARAMETER.sub(rf"\1{HIDDEN}", location)
