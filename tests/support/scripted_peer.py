@@ -35,11 +35,17 @@ class Refusal:
     reason: str = ""
     retry_after_s: float | None = None
     message: str = "scripted"
+    violations: Sequence[tuple[str, str]] = ()
 
     def status(self) -> grpc.Status:
         details = []
         if self.reason:
             details.append(packed(error_details_pb2.ErrorInfo(reason=self.reason, domain="sagad")))
+        if self.violations:
+            request = error_details_pb2.BadRequest()
+            for path, description in self.violations:
+                request.field_violations.add(field=path, description=description)
+            details.append(packed(request))
         if self.retry_after_s is not None:
             delay = Duration()
             delay.FromNanoseconds(int(self.retry_after_s * 1e9))
@@ -77,6 +83,7 @@ class Peer(SagaServiceServicer, DefinitionServiceServicer, AdminServiceServicer)
     script: deque[Any] = field(default_factory=deque)
     requests: list[Any] = field(default_factory=list)
     times: list[float] = field(default_factory=list)
+    called: asyncio.Event = field(default_factory=asyncio.Event)
     port: int = 0
     server: grpc.aio.Server | None = None
 
@@ -92,6 +99,7 @@ class Peer(SagaServiceServicer, DefinitionServiceServicer, AdminServiceServicer)
 
     async def _answer(self, request: Any, context: Any) -> Any:
         self.requests.append(request)
+        self.called.set()
         self.times.append(asyncio.get_running_loop().time())
         step = self.script.popleft() if self.script else Refusal("INTERNAL", "SCRIPT_IS_OVER")
         if isinstance(step, Refusal):

@@ -25,7 +25,12 @@ VersionArgument = Annotated[str, Parameter(help="Its version.")]
 
 
 async def apply(
-    file: Annotated[str, Parameter(help="File of definitions, YAML or JSON; - reads YAML from standard input.")],
+    file: Annotated[
+        str,
+        Parameter(
+            help="File of definitions, YAML or JSON; - reads YAML from standard input.", allow_leading_hyphen=True
+        ),
+    ],
     /,
     *more: Annotated[str, Parameter(help="More such files.")],
     dry_run: Annotated[bool, Parameter(help="Check only, and store nothing.")] = False,

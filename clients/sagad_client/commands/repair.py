@@ -54,7 +54,11 @@ async def retry(
     reason: ReasonOption,
     step: Annotated[str, Parameter(help="Only this parked step; default: all that is parked.")] = "",
     input: Annotated[
-        str | None, Parameter(help="New input of the step as JSON, @FILE or -; only where it cannot have happened.")
+        str | None,
+        Parameter(
+            help="New input of the step as JSON, @FILE or -; only where it cannot have happened.",
+            allow_leading_hyphen=True,
+        ),
     ] = None,
     revision: RevisionOption = None,
     session: SessionParameter,
@@ -80,7 +84,12 @@ async def skip(
         SkipOutcomeName | None, Parameter(help="What became of it; required for a pivot whose outcome is unknown.")
     ] = None,
     output: Annotated[
-        str | None, Parameter(help="Output it counts as having given, as JSON, @FILE or -.", name="--step-output")
+        str | None,
+        Parameter(
+            help="Output it counts as having given, as JSON, @FILE or -.",
+            allow_leading_hyphen=True,
+            name="--step-output",
+        ),
     ] = None,
     revision: RevisionOption = None,
     session: SessionParameter,
@@ -115,14 +124,22 @@ async def complete(
     step_id: StepArgument,
     /,
     *,
-    token: Annotated[str, Parameter(help="The completion token that came with the call; @FILE or - keeps it secret.")],
+    token: Annotated[
+        str,
+        Parameter(
+            help="The completion token that came with the call; @FILE or - keeps it secret.", allow_leading_hyphen=True
+        ),
+    ],
     success: Annotated[bool, Parameter(help="The step has succeeded.")] = False,
     failure: Annotated[str, Parameter(help="The step has failed, for this UPPER_SNAKE_CASE reason.")] = "",
     output: Annotated[
-        str | None, Parameter(help="Output of a success as JSON, @FILE or -.", name="--step-output")
+        str | None,
+        Parameter(help="Output of a success as JSON, @FILE or -.", allow_leading_hyphen=True, name="--step-output"),
     ] = None,
     message: Annotated[str, Parameter(help="Message of a failure.")] = "",
-    details: Annotated[str | None, Parameter(help="Details of a failure, a JSON object, @FILE or -.")] = None,
+    details: Annotated[
+        str | None, Parameter(help="Details of a failure, a JSON object, @FILE or -.", allow_leading_hyphen=True)
+    ] = None,
     retryable: Annotated[bool, Parameter(help="After a failure, the same call may succeed later.")] = False,
     session: SessionParameter,
 ) -> int:

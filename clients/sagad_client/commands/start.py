@@ -26,7 +26,9 @@ async def start(
     definition: Annotated[str, Parameter(help="The definition, by its id.")],
     /,
     *,
-    input: Annotated[str | None, Parameter(help="Input as JSON; @FILE reads a file, - standard input.")] = None,
+    input: Annotated[
+        str | None, Parameter(help="Input as JSON; @FILE reads a file, - standard input.", allow_leading_hyphen=True)
+    ] = None,
     id: Annotated[
         str, Parameter(help="The saga's id; the same id again starts nothing new. Default: a fresh one.")
     ] = "",

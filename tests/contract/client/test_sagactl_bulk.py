@@ -1,0 +1,171 @@
+"""sagactl start --file: many sagas, against a peer that counts."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.sagactl import Sagactl
+from support.scripted_peer import Peer, Refusal, serving
+
+from sagad.v1 import saga_pb2
+from sagad.v1 import saga_service_pb2 as pb
+
+Answer = Callable[[pb.StartSagaRequest], Refusal | None]
+
+
+@dataclass
+class Counting(Peer):
+    """Starts every saga, unless `refuse` has something against it; `rank` of them at a time, no fewer."""
+
+    refuse: Answer = lambda request: None
+    rank: int = 1
+    in_flight: int = 0
+    most_in_flight: int = 0
+    seen: list[pb.StartSagaRequest] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.barrier = asyncio.Barrier(self.rank)
+
+    async def StartSaga(self, request: pb.StartSagaRequest, context: Any) -> pb.StartSagaResponse:
+        self.seen.append(request)
+        self.in_flight += 1
+        self.most_in_flight = max(self.most_in_flight, self.in_flight)
+        await self.barrier.wait()
+        self.in_flight -= 1
+        refusal = self.refuse(request)
+        if refusal is not None:
+            await context.abort_with_status(refusal.status())
+        state = saga_pb2.SAGA_STATE_SUCCEEDED if request.wait else saga_pb2.SAGA_STATE_RUNNING
+        return pb.StartSagaResponse(saga=saga_pb2.Saga(saga_id=request.saga_id, state=state))
+
+
+@pytest.fixture
+async def peer() -> AsyncIterator[Counting]:
+    async with serving(Counting()) as peer:
+        assert isinstance(peer, Counting)
+        yield peer
+
+
+@pytest.fixture
+def sagactl(peer: Counting) -> Sagactl:
+    return Sagactl(peer.address)
+
+
+def written(path: Path, *lines: Any) -> str:
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return str(path)
+
+
+def orders(path: Path, count: int) -> str:
+    lines = ({"saga_id": f"order-{n}", "input": {"n": n}, "labels": {"line": str(n)}} for n in range(count))
+    return written(path, *lines)
+
+
+async def test_each_line_starts_one_saga_with_its_input_and_labels(
+    peer: Counting, sagactl: Sagactl, tmp_path: Path
+) -> None:
+    file = orders(tmp_path / "orders.jsonl", 3)
+    arguments = ("start", "order", "--file", file, "--version", "1.0.0", "--label", "batch=7", "--timeout", "5m")
+    result = await sagactl(*arguments, "--concurrency", "1", "-o", "json")
+    assert result.code == 0, result.err
+    assert result.json == {"sagas": 3, "states": {"RUNNING": 3}, "refused": []}
+    assert [request.saga_id for request in peer.seen] == ["order-0", "order-1", "order-2"]
+    request = peer.seen[2]
+    assert request.input.json.struct_value.fields["n"].number_value == 2
+    assert dict(request.labels) == {"batch": "7", "line": "2"}
+    assert (request.definition_id, request.version, request.timeout.seconds) == ("order", "1.0.0", 300)
+
+
+async def test_the_same_command_again_asks_for_the_very_same_sagas(
+    peer: Counting, sagactl: Sagactl, tmp_path: Path
+) -> None:
+    file = orders(tmp_path / "orders.jsonl", 5)
+    for _ in range(2):
+        assert (await sagactl("start", "order", "--file", file, "--concurrency", "1")).code == 0
+    assert peer.seen[:5] == peer.seen[5:]
+
+
+async def test_sixty_four_starts_are_under_way_at_once_and_no_more(tmp_path: Path) -> None:
+    async with serving(Counting(rank=64)) as peer:
+        result = await Sagactl(peer.address)("start", "order", "--file", orders(tmp_path / "orders.jsonl", 192))
+    assert isinstance(peer, Counting)
+    assert (result.code, len(peer.seen), peer.most_in_flight) == (0, 192, 64)
+
+
+async def test_a_refused_line_is_named_and_the_others_are_started(
+    peer: Counting, sagactl: Sagactl, tmp_path: Path
+) -> None:
+    taken = Refusal("ALREADY_EXISTS", "SAGA_EXISTS", message="saga 'order-1' has other content")
+    peer.refuse = lambda request: taken if request.saga_id == "order-1" else None
+    result = await sagactl("start", "order", "--file", orders(tmp_path / "orders.jsonl", 4), "-o", "json")
+    assert result.code == 1
+    assert result.json["states"] == {"RUNNING": 3}
+    assert [(line["line"], line["sagaId"], line["reason"]) for line in result.json["refused"]] == [
+        (2, "order-1", "SAGA_EXISTS")
+    ]
+    assert "line 2, saga order-1: ALREADY_EXISTS SAGA_EXISTS: saga 'order-1' has other content" in result.err
+
+
+async def test_a_server_that_goes_away_ends_it_with_3_and_says_how_to_go_on(
+    peer: Counting, sagactl: Sagactl, tmp_path: Path
+) -> None:
+    away = Refusal("UNAVAILABLE", "DRAINING", retry_after_s=60.0)
+    peer.refuse = lambda request: away if request.saga_id == "order-2" else None
+    file = orders(tmp_path / "orders.jsonl", 1000)
+    result = await sagactl("start", "order", "--file", file, "--concurrency", "1")
+    assert result.code == 3
+    assert "stopped after 2 of 1000 sagas; the same command again goes on" in result.err
+    assert "DRAINING: scripted" in result.err
+    assert len(peer.seen) == 3
+
+
+async def test_waiting_for_a_file_waits_for_every_saga(peer: Counting, sagactl: Sagactl, tmp_path: Path) -> None:
+    result = await sagactl("start", "order", "--wait", "--file", orders(tmp_path / "orders.jsonl", 3), "-o", "json")
+    assert (result.code, result.json["states"]) == (0, {"SUCCEEDED": 3})
+
+
+async def test_nothing_is_started_of_a_file_that_is_wrong_anywhere(
+    peer: Counting, sagactl: Sagactl, tmp_path: Path
+) -> None:
+    path = tmp_path / "orders.jsonl"
+    lines = [
+        '{"saga_id": "a"}',
+        '{"saga_id": ',
+        '{"input": 1}',
+        "",
+        '{"saga_id": "b", "inptu": 1}',
+        '{"saga_id": "c", "labels": {"n": 1}}',
+        '{"saga_id": "d", "input": 9007199254740993}',
+        "[]",
+    ]
+    path.write_text("\n".join(lines))
+    result = await sagactl("start", "order", "--file", str(path))
+    assert (result.code, peer.seen) == (2, [])
+    assert [line.removeprefix(f"{path}:")[:34] for line in result.err.splitlines()] == [
+        "2: is no JSON: Expecting value: li",
+        "3: saga_id must be a string: it is",
+        "5: unknown key 'inptu': there are ",
+        "6: labels must be an object with s",
+        "7: input is 9007199254740993, beyo",
+        '8: must be an object, such as {"sa',
+    ]
+
+
+async def test_a_file_without_lines_is_refused(sagactl: Sagactl, tmp_path: Path) -> None:
+    result = await sagactl("start", "order", "--file", written(tmp_path / "orders.jsonl"))
+    assert (result.code, "has no lines" in result.err) == (2, True)
+
+
+async def test_a_terminal_shows_a_progress_bar_and_a_pipe_does_not(sagactl: Sagactl, tmp_path: Path) -> None:
+    file = orders(tmp_path / "orders.jsonl", 10)
+    shown = await sagactl.in_terminal("start", "order", "--file", file)
+    assert (shown.code, "10/10" in shown.out) == (0, True)
+    piped = await sagactl("start", "order", "--file", file)
+    assert piped.err == ""
+    assert ["sagas", "10"] in piped.lines
