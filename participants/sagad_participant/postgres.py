@@ -48,7 +48,7 @@ _TRANSIENT = (
 Isolation: TypeAlias = Literal["read_committed", "repeatable_read", "serializable"]
 
 
-async def keep_session(connection: "Connection") -> None:
+async def keep_session(connection: "asyncpg.Connection[Record]") -> None:
     """For `asyncpg.create_pool(reset=...)`: gives connections back without a round trip.
 
     Open transactions are still rolled back. Right for handlers that use SET LOCAL rather than SET, and leave no LISTEN,
