@@ -1,0 +1,207 @@
+"""AdminService: shows and keeps the server itself."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Protocol
+
+from google.protobuf.duration_pb2 import Duration
+
+from sagad.v1 import admin_service_pb2 as pb
+from sagad.v1.admin_service_pb2_grpc import AdminServiceServicer
+from sagad.v1.participant_service_pb2 import DescribeResponse
+from sagad_server.api.conversions import read_filter, state_counts
+from sagad_server.api.describing import Describer, describe_all
+from sagad_server.api.interceptor import Context
+from sagad_server.api.steering import DEFAULT_NAMESPACE
+from sagad_server.domain.checks import Bounds
+from sagad_server.domain.errors import SagadError
+from sagad_server.domain.validation import RequestChecker, ValidationLimits
+from sagad_server.engine.engine import Engine
+from sagad_server.storage.store import SagaFilter
+
+_PURGE_LIMIT = Bounds(0, 10_000)
+_DEFAULT_PURGE_LIMIT = 1000
+_PURGE_BATCH = 500
+_AT_ONCE = timedelta(0)
+
+
+@dataclass(slots=True, frozen=True)
+class ServerInfo:
+    """What this process is."""
+
+    version: str
+    name: str
+    labels: Mapping[str, str]
+    node_name: str
+    incarnation: int
+    start_time: datetime
+
+
+class ParticipantInfo(Protocol):
+    """How a participant is reached, as the configuration says."""
+
+    @property
+    def target(self) -> str: ...
+    @property
+    def tls(self) -> bool: ...
+    @property
+    def step_timeout_s(self) -> float: ...
+
+
+class Counters(Protocol):
+    """What was counted since the start of this process."""
+
+    @property
+    def started_count(self) -> int: ...
+    @property
+    def ended_by_state(self) -> Mapping[int, int]: ...
+    @property
+    def commit_count(self) -> int: ...
+    @property
+    def transition_count(self) -> int: ...
+
+
+class AdminService(AdminServiceServicer):
+    """All calls about the server itself."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        describer: Describer,
+        participants: Mapping[str, ParticipantInfo],
+        counters: Counters,
+        info: ServerInfo,
+        limits: ValidationLimits,
+    ) -> None:
+        self._engine = engine
+        self._store = engine.store
+        self._describer = describer
+        self._participants = participants
+        self._counters = counters
+        self._info = info
+        self._limits = limits
+        self._started_s = time.monotonic()
+
+    async def GetServerInfo(self, request: pb.GetServerInfoRequest, context: Context) -> pb.GetServerInfoResponse:
+        info, database = self._info, await self._store.info()
+        response = pb.GetServerInfoResponse(
+            version=info.version,
+            name=info.name,
+            labels=info.labels,
+            node_name=info.node_name,
+            incarnation=info.incarnation,
+            postgres_version=database.postgres_version,
+            schema_version=database.schema_version,
+            replication=pb.Replication.ValueType(database.replication),
+        )
+        response.start_time.FromDatetime(info.start_time)
+        return response
+
+    async def GetServiceStats(self, request: pb.GetServiceStatsRequest, context: Context) -> pb.GetServiceStatsResponse:
+        engine, counters = self._engine, self._counters
+        return pb.GetServiceStatsResponse(
+            started_total=counters.started_count,
+            ended_total=state_counts(counters.ended_by_state.items()),
+            sagas_in_memory=len(engine.sagas),
+            calls_in_flight=engine.calls_in_flight,
+            write_queue=engine.writer.queued,
+            commits_total=counters.commit_count,
+            transitions_total=counters.transition_count,
+            watches=engine.watches.count,
+            uptime=_span(time.monotonic() - self._started_s),
+        )
+
+    async def GetHealthDetails(
+        self, request: pb.GetHealthDetailsRequest, context: Context
+    ) -> pb.GetHealthDetailsResponse:
+        components = await asyncio.gather(
+            _checked("postgres", self._ping(), required=True),
+            _checked("writer", self._ask_writer(), required=True),
+            *(
+                _checked(f"participant/{name}", self._ask_participant(name), required=False)
+                for name in sorted(self._participants)
+            ),
+        )
+        healthy = all(component.healthy for component in components if component.required)
+        return pb.GetHealthDetailsResponse(healthy=healthy, components=components)
+
+    async def _ping(self) -> str:
+        try:
+            await self._store.ping()
+        except SagadError as error:
+            return error.message
+        return ""
+
+    async def _ask_writer(self) -> str:
+        return "" if self._engine.writer.healthy else "the last commits did not succeed; they are tried again"
+
+    async def _ask_participant(self, name: str) -> str:
+        answer = await self._describer.describe(name)
+        return answer if isinstance(answer, str) else ""
+
+    async def ListParticipants(
+        self, request: pb.ListParticipantsRequest, context: Context
+    ) -> pb.ListParticipantsResponse:
+        answers = await describe_all(self._describer, self._participants)
+        return pb.ListParticipantsResponse(
+            participants=[_participant(name, self._participants[name], answer) for name, answer in answers.items()]
+        )
+
+    async def PurgeSagas(self, request: pb.PurgeSagasRequest, context: Context) -> pb.PurgeSagasResponse:
+        check = RequestChecker(self._limits)
+        check.namespace("namespace", request.namespace)
+        check.saga_filter("filter", request.filter)
+        check.number("limit", request.limit, _PURGE_LIMIT)
+        check.raise_if_any()
+        namespace, selection = request.namespace or DEFAULT_NAMESPACE, read_filter(request.filter)
+        limit = request.limit or _DEFAULT_PURGE_LIMIT
+        if request.dry_run:
+            found = await self._store.purge(namespace, selection, _AT_ONCE, limit + 1, dry_run=True)
+            return pb.PurgeSagasResponse(purged=min(found, limit), more=found > limit)
+        purged = await self._purge(namespace, selection, limit)
+        more = purged == limit and await self._store.purge(namespace, selection, _AT_ONCE, 1, dry_run=True) > 0
+        return pb.PurgeSagasResponse(purged=purged, more=more)
+
+    async def _purge(self, namespace: str, selection: SagaFilter, limit: int) -> int:
+        """In batches, so that no transaction is long."""
+        purged = 0
+        while purged < limit:
+            batch = min(_PURGE_BATCH, limit - purged)
+            done = await self._store.purge(namespace, selection, _AT_ONCE, batch, dry_run=False)
+            purged += done
+            if done < batch:
+                break
+        return purged
+
+
+async def _checked(name: str, check: Awaitable[str], *, required: bool) -> pb.ComponentHealth:
+    """The health of a component by a check that returns what is wrong with it, if anything."""
+    began = time.perf_counter()
+    fault = await check
+    return pb.ComponentHealth(
+        name=name,
+        healthy=not fault,
+        required=required,
+        message=fault,
+        latency=_span(time.perf_counter() - began),
+    )
+
+
+def _participant(name: str, info: ParticipantInfo, answer: DescribeResponse | str) -> pb.Participant:
+    participant = pb.Participant(name=name, target=info.target, tls=info.tls, step_timeout=_span(info.step_timeout_s))
+    if isinstance(answer, str):
+        participant.message = answer
+    else:
+        participant.reachable = True
+        participant.actions.extend(sorted(answer.actions))
+        participant.compensations.extend(sorted(answer.compensations))
+    return participant
+
+
+def _span(seconds: float) -> Duration:
+    span = Duration()
+    span.FromMicroseconds(round(seconds * 1_000_000))
+    return span

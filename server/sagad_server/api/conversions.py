@@ -1,0 +1,283 @@
+"""The contract's messages from what the engine and the store have, and back. No payload is ever turned into a dict."""
+
+from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
+
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from sagad.storage.v1 import storage_pb2
+from sagad.v1 import definition_pb2, saga_pb2
+from sagad_server.domain.saga import parkings
+from sagad_server.domain.states import ENDED, ParkingReason, SagaState, StepState
+from sagad_server.engine.ports import Snapshot, Tombstone
+from sagad_server.engine.records import encode_failure
+from sagad_server.storage.store import EventRow, SagaFilter, SagaRow, Stats, StoredDefinition
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_WAITING = frozenset(
+    {
+        StepState.BACKING_OFF,
+        StepState.AWAITING_COMPLETION,
+        StepState.COMPENSATION_BACKING_OFF,
+        StepState.COMPENSATION_AWAITING_COMPLETION,
+    }
+)
+
+
+def saga_message(saga: Snapshot | Tombstone, *, full: bool = False) -> saga_pb2.Saga:
+    """A saga; payloads and metadata only if `full`."""
+    if isinstance(saga, Tombstone):
+        return _tombstone_message(saga)
+    return _snapshot_message(saga, full=full)
+
+
+def _snapshot_message(snapshot: Snapshot, *, full: bool) -> saga_pb2.Saga:
+    # On StartSaga's way: times as dicts and steps in place save the copy of a message each.
+    saga = snapshot.saga
+    message = saga_pb2.Saga(
+        namespace=saga.namespace,
+        saga_id=saga.saga_id,
+        uid=str(saga.uid),
+        definition_id=saga.definition.definition_id,
+        version=saga.definition.version,
+        state=saga.state,
+        revision=saga.revision,
+        labels=saga.labels,
+        failure=encode_failure(saga.failure),
+        create_time=_time(snapshot.create_time),
+        update_time=_time(snapshot.update_time),
+        end_time=_time(snapshot.end_time),
+        epoch=snapshot.epoch,
+    )
+    _add_steps(message, snapshot, full=full)
+    if saga.timeout_ms is not None:
+        message.timeout.FromMilliseconds(saga.timeout_ms)
+        message.deadline_time.FromDatetime(snapshot.create_time + timedelta(milliseconds=saga.timeout_ms))
+    if full:
+        if saga.input is not None:
+            message.input.CopyFrom(saga.input)
+        message.metadata.update(saga.metadata)
+    _add_parkings(message, snapshot)
+    return message
+
+
+def _add_steps(message: saga_pb2.Saga, snapshot: Snapshot, *, full: bool) -> None:
+    saga = snapshot.saga
+    add = message.steps.add
+    for node, step in zip(saga.definition.steps, saga.steps, strict=True):
+        added = add(
+            step_id=node.step_id,
+            state=step.state,
+            attempt=step.attempt,
+            compensation_attempt=step.compensation_attempt,
+            generation=step.generation,
+            may_have_happened=step.may_have_happened,
+        )
+        if step.failure is not None:
+            added.failure.CopyFrom(encode_failure(step.failure))
+        if step.state in _WAITING:
+            since = _instant(snapshot, step.changed_revision)
+            if since is not None:
+                added.next_attempt_time.FromDatetime(since + timedelta(milliseconds=step.delay_ms))
+        if full:
+            given = saga.input if step.input is None and step.attempt else step.input
+            if given is not None:
+                added.input.CopyFrom(given)
+            if step.output is not None:
+                added.output.CopyFrom(step.output)
+
+
+def _add_parkings(message: saga_pb2.Saga, snapshot: Snapshot) -> None:
+    saga = snapshot.saga
+    for parking in parkings(saga):
+        message.parkings.add(
+            reason=parking.reason,
+            step_id="" if parking.step is None else saga.definition.steps[parking.step].step_id,
+            park_time=_time(_instant(snapshot, parking.since_revision)),
+            resumes_as=parking.resumes_as,
+            allowed_calls=parking.allowed_calls,
+            incident_id=saga.incident_id if parking.step is None else "",
+        )
+
+
+def _tombstone_message(tombstone: Tombstone) -> saga_pb2.Saga:
+    namespace, saga_id = tombstone.key
+    return saga_pb2.Saga(
+        namespace=namespace,
+        saga_id=saga_id,
+        uid=str(tombstone.uid),
+        state=tombstone.state,
+        revision=tombstone.revision,
+        create_time=_time(tombstone.create_time),
+        update_time=_time(tombstone.update_time),
+        end_time=_time(tombstone.end_time),
+        epoch=tombstone.epoch,
+        purged=True,
+    )
+
+
+def row_message(row: SagaRow) -> saga_pb2.Saga:
+    """A saga whose body cannot be read (that is why it is parked as a whole): what its columns say."""
+    message = saga_pb2.Saga(
+        namespace=row.namespace,
+        saga_id=row.saga_id,
+        uid=str(row.uid),
+        definition_id=row.definition_id,
+        version=row.version,
+        state=row.state,
+        revision=row.revision,
+        labels=row.labels,
+        create_time=_time(row.create_time),
+        update_time=_time(row.update_time),
+        end_time=_time(row.end_time),
+        epoch=row.epoch,
+    )
+    if row.incident_id:
+        no_progress = row.parking_mask >> ParkingReason.NO_PROGRESS & 1
+        message.parkings.add(
+            reason=ParkingReason.NO_PROGRESS if no_progress else ParkingReason.INTERNAL,
+            park_time=_time(row.park_time),
+            incident_id=row.incident_id,
+        )
+    return message
+
+
+def _instant(snapshot: Snapshot, revision: int) -> datetime | None:
+    """When a transition was made; None where the journal was not read, and it is neither the first nor the last."""
+    known = snapshot.times.get(revision)
+    return snapshot.update_time if known is None and revision == snapshot.saga.revision else known
+
+
+def event_message(row: EventRow, definition_id: str, version: str, *, full: bool = False) -> saga_pb2.SagaEvent:
+    """A row of the journal, read or live; payloads only if `full`."""
+    record = storage_pb2.EventRecord.FromString(row.body)
+    event = saga_pb2.SagaEvent(
+        namespace=row.namespace,
+        saga_id=row.saga_id,
+        revision=row.revision,
+        state=record.state,
+        cause=record.cause,
+        actor=record.actor,
+        reason=record.reason,
+        time=_time(row.time),
+        failure=record.failure if record.HasField("failure") else None,
+        definition_id=definition_id,
+        version=version,
+        incident_id=record.incident_id,
+    )
+    for change in record.changes:
+        _add_change(event, change)
+    if full and row.payload:
+        _add_payloads(event, storage_pb2.PayloadRecord.FromString(row.payload))
+    return event
+
+
+def _add_change(event: saga_pb2.SagaEvent, record: storage_pb2.StepChangeRecord) -> None:
+    change = event.changes.add(
+        step_id=record.step_id,
+        state=record.state,
+        attempt=record.attempt,
+        compensation_attempt=record.compensation_attempt,
+        generation=record.generation,
+        may_have_happened=record.may_have_happened,
+        failure=record.failure if record.HasField("failure") else None,
+        parking_reason=record.parking_reason,
+    )
+    if StepState(record.state) in _WAITING:
+        change.delay.FromMilliseconds(record.delay_ms)
+
+
+def _add_payloads(event: saga_pb2.SagaEvent, record: storage_pb2.PayloadRecord) -> None:
+    changes = {change.step_id: change for change in event.changes}
+    for brought in record.steps:
+        change = changes[brought.step_id]
+        if brought.HasField("input"):
+            change.input.CopyFrom(brought.input)
+        if brought.HasField("output"):
+            change.output.CopyFrom(brought.output)
+
+
+def read_filter(message: saga_pb2.SagaFilter) -> SagaFilter:
+    """A filter without faults (see `RequestChecker.saga_filter`) as the store takes it."""
+    mask = 0
+    for reason in message.parking_reasons:
+        mask |= 1 << reason
+    return SagaFilter(
+        states=tuple(message.states),
+        definition_id=message.definition_id,
+        version=message.version,
+        labels=dict(message.labels),
+        create_time_min=_read_time(message, "create_time_min"),
+        create_time_max=_read_time(message, "create_time_max"),
+        end_time_min=_read_time(message, "end_time_min"),
+        end_time_max=_read_time(message, "end_time_max"),
+        parking_mask=mask,
+        categories=tuple(message.categories),
+    )
+
+
+def _read_time(message: saga_pb2.SagaFilter, field: str) -> datetime | None:
+    """Rounded up to the store's microseconds: exact for an inclusive minimum and for an exclusive maximum."""
+    if not message.HasField(field):
+        return None
+    time: Timestamp = getattr(message, field)
+    try:
+        return _EPOCH + timedelta(seconds=time.seconds, microseconds=-(-time.nanos // 1000))
+    except OverflowError:  # the last microsecond of the year 9999, rounded up
+        return datetime.max.replace(tzinfo=UTC)
+
+
+def definition_body(message: definition_pb2.Definition) -> bytes:
+    """The immutable part of a definition, always the same bytes for the same content."""
+    content = definition_pb2.Definition()
+    content.CopyFrom(message)
+    content.ClearField("active")
+    content.ClearField("create_time")
+    content.DiscardUnknownFields()
+    return content.SerializeToString(deterministic=True)
+
+
+def definition_message(stored: StoredDefinition) -> definition_pb2.Definition:
+    """A definition as it is shown."""
+    message = definition_pb2.Definition.FromString(stored.body)
+    message.active = stored.active
+    message.create_time.FromDatetime(stored.create_time)
+    return message
+
+
+def stats_message(stats: Stats) -> saga_pb2.SagaStats:
+    """Counts of sagas, and what follows from them."""
+    message = saga_pb2.SagaStats(
+        total=sum(stats.by_state.values()),
+        by_state=state_counts(stats.by_state.items()),
+        duration_p50=_duration(stats.duration_p50),
+        duration_p90=_duration(stats.duration_p90),
+        duration_p99=_duration(stats.duration_p99),
+        oldest_running_time=_time(stats.oldest_running_time),
+    )
+    ended = sum(count for state, count in stats.by_state.items() if state in ENDED)
+    if ended:
+        message.success_rate = stats.by_state.get(SagaState.SUCCEEDED, 0) / ended
+    return message
+
+
+def state_counts(counts: Iterable[tuple[int, int]]) -> list[saga_pb2.SagaStateCount]:
+    """Pairs (state, count) in the order of states; those without sagas are left out."""
+    return [saga_pb2.SagaStateCount(state=state, count=count) for state, count in sorted(counts) if count]
+
+
+def _time(time: datetime | None) -> dict[str, int] | None:
+    """A Timestamp, as the constructor of the message around it takes it at least cost."""
+    if time is None:
+        return None
+    since = time - _EPOCH
+    return {"seconds": since.days * 86400 + since.seconds, "nanos": since.microseconds * 1000}
+
+
+def _duration(span: timedelta | None) -> Duration | None:
+    if span is None:
+        return None
+    duration = Duration()
+    duration.FromTimedelta(span)
+    return duration

@@ -1,0 +1,100 @@
+"""What stands around every call: it decodes the request, notes the caller, counts the end, and maps errors."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from contextvars import ContextVar
+from typing import Any, Protocol
+
+import grpc
+import grpc.aio
+from google.protobuf.message import DecodeError
+
+from sagad_server.api.errors import Refusal, refusal, unexpected
+from sagad_server.domain.errors import InvalidArgument, SagadError
+
+actor: ContextVar[str] = ContextVar("actor", default="")
+"""Who makes the current call: the address it comes from, such as `ipv4:127.0.0.1:50612`."""
+
+Context = grpc.aio.ServicerContext[Any, Any]
+Behavior = Callable[[Any, Context], Awaitable[Any]]
+
+
+class RequestObserver(Protocol):
+    """Hears of each request that has ended."""
+
+    def on_request(self, method: str, code: str, seconds: float) -> None:
+        """`method` as in `sagad.v1.SagaService/StartSaga`; `code` is the name of a gRPC code, `OK` or another."""
+
+
+class Guard(grpc.aio.ServerInterceptor):
+    """Guards all methods with one request, unary or streaming. Handlers are wrapped once, at the first call of each."""
+
+    def __init__(self, observer: RequestObserver) -> None:
+        self._observer = observer
+        self._handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any] | None]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> grpc.RpcMethodHandler[Any, Any] | None:
+        method = handler_call_details.method
+        known = self._handlers.get(method)
+        if known is not None:
+            return known
+        handler = await continuation(handler_call_details)
+        if handler is None or handler.request_streaming:
+            return handler
+        guarded = self._handlers[method] = self._guarded(method.removeprefix("/"), handler)
+        return guarded
+
+    def _guarded(self, method: str, handler: grpc.RpcMethodHandler[Any, Any]) -> grpc.RpcMethodHandler[Any, Any]:
+        """The same handler without its deserializer: what is no message is refused here, and not by gRPC."""
+        decode = handler.request_deserializer
+        assert decode is not None, method
+        if handler.response_streaming:
+            stream: Any = handler.unary_stream
+            assert asyncio.iscoroutinefunction(stream), f"{method} is to write to the context, and to yield nothing"
+            call = self._call(method, stream, decode)
+            return grpc.unary_stream_rpc_method_handler(call, None, handler.response_serializer)
+        unary: Any = handler.unary_unary
+        call = self._call(method, unary, decode)
+        return grpc.unary_unary_rpc_method_handler(call, None, handler.response_serializer)
+
+    def _call(self, method: str, behavior: Behavior, decode: Callable[[bytes], Any]) -> Behavior:
+        on_request = self._observer.on_request
+
+        async def call(request: bytes, context: Context) -> Any:
+            began = time.perf_counter()
+            code = "OK"
+            try:
+                actor.set(context.peer())
+                return await behavior(decode(request), context)
+            except asyncio.CancelledError:  # the client has left, or its deadline has: what it asked for goes on
+                code = "DEADLINE_EXCEEDED" if _is_late(context) else "CANCELLED"
+                raise
+            except Exception as error:  # noqa: BLE001 - whatever it is, the client must not see it
+                refused = _refusal(method, error)
+                code = refused.code.name
+                await context.abort(refused.code, refused.message, refused.trailers)
+            finally:
+                on_request(method, code, time.perf_counter() - began)
+
+        return call
+
+
+def _refusal(method: str, error: Exception) -> Refusal:
+    if isinstance(error, SagadError):
+        return refusal(error)
+    if isinstance(error, DecodeError):
+        name = method.rpartition("/")[2]
+        return refusal(
+            InvalidArgument(f"the request is not a valid {name}Request: {error}", reason="MALFORMED_REQUEST")
+        )
+    return unexpected(method, error)
+
+
+def _is_late(context: Context) -> bool:
+    remaining_s = context.time_remaining()
+    return remaining_s is not None and remaining_s <= 0

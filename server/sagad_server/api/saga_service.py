@@ -1,0 +1,198 @@
+"""SagaService: starts, shows and watches sagas; `Steering` is its other half."""
+
+import hashlib
+from datetime import UTC, datetime, timedelta
+
+import structlog
+
+from sagad.v1 import saga_service_pb2 as pb
+from sagad.v1.saga_pb2 import SAGA_VIEW_BASIC, SAGA_VIEW_FULL, Saga, SagaView
+from sagad_server.api.conversions import event_message, read_filter, row_message, saga_message, stats_message
+from sagad_server.api.interceptor import Context
+from sagad_server.api.paging import Page, Pages
+from sagad_server.api.steering import DEFAULT_NAMESPACE, Steering, key_of
+from sagad_server.api.watch import Watch, purged
+from sagad_server.domain.definition import milliseconds
+from sagad_server.domain.errors import InvalidArgument, NotFound, SagadError
+from sagad_server.domain.validation import RequestChecker, ValidationLimits, start_violations
+from sagad_server.engine.commands import Commands, Start
+from sagad_server.engine.engine import Engine
+from sagad_server.engine.loader import Loader, not_found
+from sagad_server.storage.store import Key, SagaRow
+
+HEARTBEAT_S = 15.0
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+log = structlog.get_logger(__name__)
+
+
+class SagaService(Steering):
+    """All calls about sagas."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        commands: Commands,
+        loader: Loader,
+        limits: ValidationLimits,
+        *,
+        heartbeat_s: float = HEARTBEAT_S,
+    ) -> None:
+        super().__init__(commands, limits)
+        self._engine = engine
+        self._store = engine.store
+        self._loader = loader
+        self._heartbeat_s = heartbeat_s
+
+    async def StartSaga(self, request: pb.StartSagaRequest, context: Context) -> pb.StartSagaResponse:
+        violations = start_violations(request, self._limits)
+        if violations:
+            raise InvalidArgument.of(violations)
+        saga_id = request.saga_id or str(self._engine.random.uid())
+        key, wait = (request.namespace or DEFAULT_NAMESPACE, saga_id), request.wait
+        command = Start(
+            key=key,
+            definition_id=request.definition_id,
+            version=request.version,
+            input=request.input if request.HasField("input") else None,
+            labels=dict(request.labels),
+            metadata=dict(request.metadata),
+            timeout_ms=milliseconds(request.timeout) if request.HasField("timeout") else None,
+            request_hash=_take_hash(request),
+        )
+        return pb.StartSagaResponse(saga=saga_message(await self._commands.start(command, wait=wait)))
+
+    async def GetSaga(self, request: pb.GetSagaRequest, context: Context) -> pb.GetSagaResponse:
+        check = self._check(request)
+        check.enum("view", request.view, SagaView.DESCRIPTOR)
+        check.raise_if_any()
+        return pb.GetSagaResponse(saga=await self._saga(key_of(request), full=request.view != SAGA_VIEW_BASIC))
+
+    async def ListSagas(self, request: pb.ListSagasRequest, context: Context) -> pb.ListSagasResponse:
+        check = RequestChecker(self._limits)
+        check.namespace("namespace", request.namespace)
+        check.saga_filter("filter", request.filter)
+        check.page(request.page_size, request.page_token)
+        check.enum("view", request.view, SagaView.DESCRIPTOR)
+        check.raise_if_any()
+        namespace, page = request.namespace or DEFAULT_NAMESPACE, Page(request.page_size)
+        pages = Pages("ListSagas", namespace, request.filter)
+        after = pages.position(request.page_token, _read_position)
+        rows = await self._store.list_sagas(namespace, read_filter(request.filter), after, page.size + 1)
+        response = pb.ListSagasResponse()
+        last = None
+        for row in rows:
+            saga = await (self._full(row) if request.view == SAGA_VIEW_FULL else self._basic(row))
+            if not page.take(saga):
+                assert last is not None, "the first one is always taken"
+                response.next_page_token = pages.token(_position(last))
+                break
+            response.sagas.append(saga)
+            last = row
+        return response
+
+    async def WatchSaga(  # type: ignore[override] # it writes to the context, so that it ends with the call
+        self, request: pb.WatchSagaRequest, context: Context
+    ) -> None:
+        check = self._check(request)
+        check.enum("view", request.view, SagaView.DESCRIPTOR)
+        if request.after_revision < 0:
+            check.fail("after_revision", f"is {request.after_revision}; 0, or a revision that you have seen, is needed")
+        check.raise_if_any()
+        watch = Watch(
+            self._engine,
+            self._saga,
+            key_of(request),
+            context.write,
+            full=request.view == SAGA_VIEW_FULL,
+            heartbeat_s=self._heartbeat_s,
+        )
+        await watch.run(request.after_revision)
+
+    async def ListSagaEvents(self, request: pb.ListSagaEventsRequest, context: Context) -> pb.ListSagaEventsResponse:
+        check = self._check(request)
+        check.page(request.page_size, request.page_token)
+        check.enum("view", request.view, SagaView.DESCRIPTOR)
+        check.raise_if_any()
+        key, page = key_of(request), Page(request.page_size)
+        pages = Pages("ListSagaEvents", *key)
+        after = pages.position(request.page_token, _read_revision) or 0
+        row = await self._store.get_row(key)
+        if row is None:
+            raise not_found(key)
+        events = await self._store.list_events(key, after, page.size + 1)
+        if not events and after < row.revision:
+            raise purged(key)
+        response = pb.ListSagaEventsResponse()
+        for event in events:
+            message = event_message(event, row.definition_id, row.version, full=request.view == SAGA_VIEW_FULL)
+            if not page.take(message):
+                response.next_page_token = pages.token(str(response.events[-1].revision))
+                break
+            response.events.append(message)
+        return response
+
+    async def GetSagaStats(self, request: pb.GetSagaStatsRequest, context: Context) -> pb.GetSagaStatsResponse:
+        check = RequestChecker(self._limits)
+        check.namespace("namespace", request.namespace)
+        check.saga_filter("filter", request.filter)
+        check.raise_if_any()
+        stats = await self._store.stats(request.namespace or DEFAULT_NAMESPACE, read_filter(request.filter))
+        return pb.GetSagaStatsResponse(stats=stats_message(stats))
+
+    async def _saga(self, key: Key, *, full: bool) -> Saga:
+        """A saga as it durably is, even if it is parked because nobody can read it. Raises NotFound, Unavailable."""
+        try:
+            return saga_message(await self._commands.get(key), full=full)
+        except SagadError:
+            raise
+        except Exception as error:
+            row = await self._store.get_row(key)
+            if row is None or not row.incident_id:
+                raise
+            return _unreadable(row, error)
+
+    async def _full(self, row: SagaRow) -> Saga:
+        """A row that was listed a moment ago, with its payloads."""
+        try:
+            return await self._saga(row.key, full=True)
+        except NotFound:  # meanwhile it was purged, and its tombstone with it
+            return row_message(row)
+
+    async def _basic(self, row: SagaRow) -> Saga:
+        try:
+            return saga_message(await self._loader.listed(row))
+        except SagadError:
+            raise
+        except Exception as error:  # noqa: BLE001 - one saga whose data cannot be read must not hide all the others
+            return _unreadable(row, error)
+
+
+def _unreadable(row: SagaRow, error: Exception) -> Saga:
+    log.warning("saga cannot be read", namespace=row.namespace, saga_id=row.saga_id, exc_info=error)
+    return row_message(row)
+
+
+def _take_hash(request: pb.StartSagaRequest) -> bytes:
+    """SHA-256 over the content of the request, which is no longer whole afterwards."""
+    for field in ("namespace", "saga_id", "wait"):
+        request.ClearField(field)
+    return hashlib.sha256(request.SerializeToString(deterministic=True)).digest()
+
+
+def _position(row: SagaRow) -> str:
+    return f"{(row.create_time - _EPOCH) // timedelta(microseconds=1)} {row.saga_id}"
+
+
+def _read_position(text: str) -> tuple[datetime, str]:
+    microseconds, _, saga_id = text.partition(" ")
+    if "\0" in saga_id:
+        raise ValueError(saga_id)
+    return _EPOCH + timedelta(microseconds=int(microseconds)), saga_id
+
+
+def _read_revision(text: str) -> int:
+    revision = int(text)
+    if not 0 < revision < 2**63:
+        raise ValueError(text)
+    return revision

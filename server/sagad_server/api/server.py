@@ -1,0 +1,97 @@
+"""The gRPC server: what it serves, and how it treats connections."""
+
+from pathlib import Path
+
+import grpc
+import grpc.aio
+from grpc_health.v1 import health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from sagad.v1 import (
+    admin_service_pb2,
+    admin_service_pb2_grpc,
+    definition_service_pb2,
+    definition_service_pb2_grpc,
+    saga_service_pb2,
+    saga_service_pb2_grpc,
+)
+from sagad_server.api import health
+from sagad_server.api.admin_service import AdminService
+from sagad_server.api.definition_service import DefinitionService
+from sagad_server.api.health import Health
+from sagad_server.api.interceptor import Guard, RequestObserver
+from sagad_server.api.saga_service import SagaService
+from sagad_server.config_sections import Grpc
+
+SERVICES = (
+    saga_service_pb2.DESCRIPTOR.services_by_name["SagaService"].full_name,
+    definition_service_pb2.DESCRIPTOR.services_by_name["DefinitionService"].full_name,
+    admin_service_pb2.DESCRIPTOR.services_by_name["AdminService"].full_name,
+)
+_SHORTEST_PING_INTERVAL_MS = 10_000
+
+
+class ListenError(Exception):
+    """The server cannot listen where it is told to."""
+
+
+def build_server(
+    config: Grpc,
+    sagas: SagaService,
+    definitions: DefinitionService,
+    admin: AdminService,
+    health_servicer: Health,
+    observer: RequestObserver,
+) -> grpc.aio.Server:
+    """A server with these services, grpc.health.v1 and reflection, that does not listen yet."""
+    server = grpc.aio.server(interceptors=[Guard(observer)], options=_options(config))
+    saga_service_pb2_grpc.add_SagaServiceServicer_to_server(sagas, server)
+    definition_service_pb2_grpc.add_DefinitionServiceServicer_to_server(definitions, server)
+    admin_service_pb2_grpc.add_AdminServiceServicer_to_server(admin, server)
+    health_pb2_grpc.add_HealthServicer_to_server(health_servicer, server)
+    reflection.enable_server_reflection((*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
+    return server
+
+
+def listen(server: grpc.aio.Server, config: Grpc) -> str:
+    """Binds the server to its address, with TLS if configured, and returns the address with the port that it has got.
+
+    Raises ListenError.
+    """
+    try:
+        if config.tls_cert_file is None or config.tls_key_file is None:
+            port = server.add_insecure_port(config.address)
+        else:
+            port = server.add_secure_port(config.address, _credentials(config.tls_cert_file, config.tls_key_file))
+    except (RuntimeError, OSError) as error:
+        raise ListenError(
+            f"cannot listen on {config.address} (grpc.address): {error}; does another process, or another sagad, do so?"
+        ) from error
+    return f"{config.address.rpartition(':')[0]}:{port}"
+
+
+def _credentials(cert_file: Path, key_file: Path) -> grpc.ServerCredentials:
+    return grpc.ssl_server_credentials([(key_file.read_bytes(), cert_file.read_bytes())])
+
+
+def _options(config: Grpc) -> list[tuple[str, int]]:
+    return [
+        # Or a second server on the same port would get a share of the calls, silently.
+        ("grpc.so_reuseport", 0),
+        # A request that is larger is refused by gRPC: RESOURCE_EXHAUSTED. Answers are bounded by what makes them.
+        ("grpc.max_receive_message_length", config.max_message_bytes),
+        # An old connection is told to go, so that clients spread over nodes anew. Its calls have the grace to end; what
+        # is left is cut off, which a watch survives by resuming.
+        ("grpc.max_connection_age_ms", _milliseconds(config.max_connection_age)),
+        ("grpc.max_connection_age_grace_ms", _milliseconds(config.max_connection_age_grace)),
+        # A client that has vanished without a word is found out, and its watches with it.
+        ("grpc.keepalive_time_ms", _milliseconds(config.keepalive_time)),
+        ("grpc.keepalive_timeout_ms", _milliseconds(config.keepalive_timeout)),
+        # Clients may ping too, also while they have no call; those that ping more often than this are told to go.
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.http2.min_recv_ping_interval_without_data_ms", _SHORTEST_PING_INTERVAL_MS),
+    ]
+
+
+def _milliseconds(seconds: float) -> int:
+    return min(round(seconds * 1000), 2**31 - 1)
