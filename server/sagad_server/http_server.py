@@ -1,0 +1,53 @@
+"""Metrics and health over HTTP, in a thread of their own: `GET /metrics` and `GET /health`."""
+
+import json
+import threading
+from collections.abc import Callable, Iterable
+from socketserver import ThreadingMixIn
+from typing import Any
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
+
+from prometheus_client import CollectorRegistry, make_wsgi_app
+
+
+class _Server(ThreadingMixIn, WSGIServer):
+    daemon_threads = True
+
+
+class _QuietHandler(WSGIRequestHandler):
+    timeout = 10  # seconds that a client may be silent
+
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the library's name
+        """Scrapes are no news."""
+
+
+class HttpServer:
+    """Serves until `stop`."""
+
+    def __init__(self, address: str, registry: CollectorRegistry, serving: Callable[[], bool]) -> None:
+        host, _, port = address.rpartition(":")
+        self._metrics = make_wsgi_app(registry)
+        self._serving = serving
+        self._server = make_server(host.strip("[]"), int(port), self._app, _Server, _QuietHandler)
+        self._thread = threading.Thread(target=self._server.serve_forever, name="http", daemon=True)
+        self.port = self._server.server_port
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+    def _app(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        path = environ["PATH_INFO"]
+        if path == "/metrics":
+            answer: Iterable[bytes] = self._metrics(environ, start_response)
+            return answer
+        if path == "/health":
+            serving = self._serving()
+            start_response("200 OK" if serving else "503 Service Unavailable", [("Content-Type", "application/json")])
+            return [json.dumps({"status": "SERVING" if serving else "NOT_SERVING"}).encode() + b"\n"]
+        start_response("404 Not Found", [("Content-Type", "text/plain")])
+        return [b"there are /metrics and /health\n"]

@@ -1,0 +1,68 @@
+"""What a node does from time to time: asks whether PostgreSQL is there, counts, purges."""
+
+import asyncio
+from collections.abc import Callable
+from datetime import timedelta
+
+import structlog
+
+from sagad_server.config import Config
+from sagad_server.domain.errors import SagadError
+from sagad_server.domain.states import SagaState
+from sagad_server.engine.definitions import Definitions
+from sagad_server.engine.writer import Writer
+from sagad_server.metrics import Metrics
+from sagad_server.storage.store import SagaFilter, Store
+
+log = structlog.get_logger(__name__)
+
+_PING_EVERY_S = 1.0
+_COUNT_EVERY_S = 10.0
+_PURGE_BATCH = 500
+
+
+async def watch_health(store: Store, writer: Writer, tell: Callable[[bool], None]) -> None:
+    """Tells whether sagad can do its work: PostgreSQL answers, and the writer's commits get through."""
+    while True:
+        try:
+            await store.ping()
+            healthy = writer.healthy
+        except SagadError as error:
+            log.warning("PostgreSQL does not answer", error=str(error))
+            healthy = False
+        tell(healthy)
+        await asyncio.sleep(_PING_EVERY_S)
+
+
+async def count(store: Store, definitions: Definitions, metrics: Metrics) -> None:
+    """Keeps the gauges of sagas by state, and asks anew which definitions are active."""
+    while True:
+        try:
+            counts = await store.count_by_state()
+            for state in SagaState:
+                metrics.sagas.labels(state.name).set(counts.get(state, 0))
+        except SagadError as error:
+            log.warning("sagas could not be counted", error=str(error))
+        definitions.refresh()
+        await asyncio.sleep(_COUNT_EVERY_S)
+
+
+async def clean_up(store: Store, config: Config) -> None:
+    """Purges ended sagas in small batches, and forgets old tombstones."""
+    service = config.service
+    retention = timedelta(seconds=service.retention)
+    tombstones = timedelta(seconds=service.tombstone_retention)
+    while True:
+        await asyncio.sleep(service.cleanup_interval)
+        try:
+            purged = 0
+            while some := await store.purge(None, SagaFilter(), retention, _PURGE_BATCH, dry_run=False):
+                purged += some
+                await asyncio.sleep(0.05)  # leave the database to the sagas in between
+            forgotten = 0
+            while some := await store.forget(tombstones, _PURGE_BATCH):
+                forgotten += some
+                await asyncio.sleep(0.05)
+            log.info("cleaned up", purged=purged, forgotten=forgotten)
+        except SagadError as error:
+            log.warning("the clean-up goes on next time", error=str(error))
