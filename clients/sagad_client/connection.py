@@ -20,6 +20,9 @@ _CHANNEL_OPTIONS = [
     # A coordinator that was restarted is found again in a moment; gRPC's own pauses grow to two minutes.
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 2_000),
+    # A server that vanished without a word is found out while a call waits for it. sagad takes pings every 10 s.
+    ("grpc.keepalive_time_ms", 30_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
     # A page of sagas with payloads is larger than gRPC's 4 MiB.
     ("grpc.max_receive_message_length", 64 * 1024 * 1024),
 ]

@@ -51,7 +51,8 @@ class Refusal:
             delay.FromNanoseconds(int(self.retry_after_s * 1e9))
             details.append(packed(error_details_pb2.RetryInfo(retry_delay=delay)))
         status = status_pb2.Status(code=code_pb2.Code.Value(self.code), message=self.message, details=details)
-        return rpc_status.to_status(status)
+        result: grpc.Status = rpc_status.to_status(status)
+        return result
 
 
 class Silence:
@@ -126,7 +127,7 @@ class Peer(SagaServiceServicer, DefinitionServiceServicer, AdminServiceServicer)
     async def PurgeSagas(self, request: Any, context: Any) -> PurgeSagasResponse:
         return await self._answer(request, context)  # type: ignore[no-any-return]
 
-    async def WatchSaga(self, request: Any, context: Any) -> AsyncIterator[pb.WatchSagaResponse]:  # type: ignore[override]
+    async def WatchSaga(self, request: Any, context: Any) -> AsyncIterator[pb.WatchSagaResponse]:
         steps: Sequence[Any] = await self._answer(request, context)
         for step in steps:
             if isinstance(step, Refusal):
