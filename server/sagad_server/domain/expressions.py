@@ -81,9 +81,9 @@ def _compile(source: str, step_ids: tuple[str, ...], condition: bool) -> Express
             # So the library itself turns the result into a message; the line break ends a comment of the source.
             program = _ENV.compile(f"sagad.v1.Payload{{json: ({source}\n)}}")
     except RuntimeError as error:  # what the library raises for every fault of the source
-        raise ExpressionError(_readable(error)) from None
+        raise ExpressionError(_readable(error) + _dash_advice(source, step_ids)) from None
     except AstError as error:
-        raise ExpressionError(str(error)) from None
+        raise ExpressionError(str(error) + _dash_advice(source, step_ids)) from None
     return Expression(source, frozenset(facts.references), facts.uses_input, facts.costly, program)
 
 
@@ -171,6 +171,11 @@ def _failed(expression: Expression, outputs: Mapping[str, common_pb2.Payload], e
     if skipped and '"output"' in message:
         message += f"; {', '.join(skipped)} has no output because it was skipped: ask has(steps.<step_id>.output) first"
     return ExpressionError(message)
+
+
+def _dash_advice(source: str, step_ids: tuple[str, ...]) -> str:
+    dashed = [step_id for step_id in step_ids if "-" in step_id and f"steps.{step_id}" in source]
+    return f"; a step_id with '-' needs brackets: steps[\"{dashed[0]}\"].output" if dashed else ""
 
 
 def _readable(error: object) -> str:

@@ -89,6 +89,7 @@ def test_the_steps_it_reads_are_known() -> None:
         ("steps.reserve.outputs", "steps is read as"),
         ("has(steps.reserve)", "steps is read as"),
         ("steps", "steps is read as"),
+        ("steps.charge-card.output", "a step_id with '-' needs brackets: steps[\"charge-card\"].output"),
         ("steps[input.sku].output", "steps is read as"),
         ("steps.map(s, s)", "steps is read as"),
         ('"a" + 1', "no matching overload for '_+_' applied to '(string, int)'"),
