@@ -1,6 +1,6 @@
 """Prometheus metrics of a node. docs/reference/metrics.md lists them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 
 import structlog
@@ -80,6 +80,12 @@ class Metrics:
     def gauge(self, name: str, text: str, value: Callable[[], float]) -> None:
         """A gauge that is read when it is asked for."""
         Gauge(name, text, registry=self.registry).set_function(value)
+
+    def watch_queue(self, queued: Callable[[], Mapping[str, tuple[int, int]]]) -> None:
+        """Calls in flight and waiting, by participant, read when they are asked for."""
+        for name in queued():
+            self.queue.labels(name, "in_flight").set_function(lambda name=name: queued()[name][0])
+            self.queue.labels(name, "waiting").set_function(lambda name=name: queued()[name][1])
 
     def transition(self, saga: Saga, event: Event, age_s: float) -> None:
         definition = saga.definition.definition_id

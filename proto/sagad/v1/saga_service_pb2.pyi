@@ -124,7 +124,8 @@ class StartSagaRequest(_message.Message):
     @_builtins.property
     def metadata(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """metadata sent as gRPC metadata with every participant call: at most 16 keys of 1-63 characters of a-z, 0-9, '.', '_', '-'
-        (no "grpc-" or "sagad-" in front, no "-bin" behind), values of at most 1,024 printable ASCII characters.
+        (no "grpc-" or "sagad-" in front, no "-bin" behind, no HTTP header), values of at most 1,024 printable ASCII characters; at
+        most 4,096 characters in all.
         """
 
     @_builtins.property

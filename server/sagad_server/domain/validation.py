@@ -17,6 +17,8 @@ __all__ = ["RequestChecker", "ValidationLimits", "definition_violations", "start
 PAGE_SIZE = Bounds(0, 1000)
 REASON_MAX_LENGTH = 500
 MAX_METADATA = 16
+MAX_METADATA_LENGTH = 4096
+"""Keys and values together: gRPC refuses larger headers, and every call of the saga would fail."""
 MAX_TOKEN_LENGTH = 4096
 _NAMESPACE = re.compile(r"[a-z0-9-]+")
 _SAGA_ID = re.compile(r"[A-Za-z0-9._:-]+")
@@ -126,6 +128,9 @@ class RequestChecker(Checker):
                 self.text(entry, key, Bounds(1, 63), pattern=_METADATA_KEY, allowed=allowed)
             printable = "printable ASCII is allowed in a value"
             self.text(entry, value, Bounds(0, 1024), pattern=_PRINTABLE_ASCII, allowed=printable)
+        size = sum(len(key) + len(value) for key, value in metadata.items())
+        if size > MAX_METADATA_LENGTH:
+            self.fail(field, f"is {size} characters long in all; at most {MAX_METADATA_LENGTH} are allowed")
         return len(self.violations) == before
 
     def saga_filter(self, field: str, saga_filter: saga_pb2.SagaFilter) -> bool:

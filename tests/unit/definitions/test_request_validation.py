@@ -235,3 +235,10 @@ def test_no_timeout_breaks_the_check(seconds: int, nanos: int) -> None:
         ValidationLimits(),
     )
     assert len(found) <= 1
+
+
+def test_metadata_fits_into_a_grpc_header() -> None:
+    checker = RequestChecker()
+    checker.metadata("metadata", {f"key-{i}": "x" * 500 for i in range(9)})
+    assert [v.field for v in checker.violations] == ["metadata"]
+    assert "4096" in checker.violations[0].description

@@ -1,0 +1,231 @@
+"""The composition root: a configuration in, a running server out. The only place that knows every part."""
+
+import asyncio
+import gc
+import signal
+from collections.abc import Coroutine
+from datetime import UTC, datetime
+from importlib.metadata import version
+from typing import Any
+
+import structlog
+
+from sagad_server.api.admin_service import AdminService, ServerInfo
+from sagad_server.api.definition_service import DefinitionService
+from sagad_server.api.health import Health
+from sagad_server.api.saga_service import SagaService
+from sagad_server.api.server import SERVICES, build_server, listen
+from sagad_server.config import Config
+from sagad_server.domain.errors import Unavailable
+from sagad_server.engine.commands import Commands
+from sagad_server.engine.definitions import Definitions
+from sagad_server.engine.engine import Engine, Settings
+from sagad_server.engine.loader import Loader
+from sagad_server.engine.recovery import Recovery
+from sagad_server.engine.tokens import Tokens
+from sagad_server.http_server import HttpServer
+from sagad_server.metrics import Metrics
+from sagad_server.participants import GrpcTransport, ParticipantConfig
+from sagad_server.storage.postgres.settings import PostgresSettings
+from sagad_server.storage.postgres.store import PostgresStore
+from sagad_server.storage.store import Node, Store
+from sagad_server.system import SystemClock, SystemRandom
+from sagad_server.upkeep import clean_up, count, watch_health
+
+log = structlog.get_logger(__name__)
+
+_WAIT_FOR_POSTGRES_S = 60.0
+_COMPLETION_SECRET = "completion-token"  # noqa: S105 - the name of the secret, not the secret
+
+
+class App:
+    """One node. `start`, then `run_until_stopped` or `stop`."""
+
+    def __init__(self, config: Config, store: Store | None = None) -> None:
+        """`store` None: PostgreSQL, as the configuration says."""
+        self.config = config
+        self.address = ""
+        """Where gRPC is served, with the port that it has got."""
+        self.http_port = 0
+        self.metrics = Metrics()
+        self._store = store
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._stopping = asyncio.Event()
+        self._failure: BaseException | None = None
+
+    async def start(self) -> None:
+        """Serves once this returns. Raises NodeAlreadyRunning, SchemaTooNew, ListenError, Unavailable."""
+        config = self.config
+        self.store = self._store or PostgresStore(_postgres_settings(config), on_lock_lost=self._lock_lost)
+        node = await self._open_store()
+        clock, random = SystemClock(), SystemRandom()
+        tokens = Tokens(await self.store.secret(_COMPLETION_SECRET))
+        self.transport = GrpcTransport(_participants(config), self.metrics)
+        self.engine = Engine(
+            self.store, clock, random, self.transport, self.metrics, tokens, _settings(config), self._spawn
+        )
+        definitions = Definitions(self.store)
+        loader = Loader(definitions, clock)
+        commands = Commands(self.engine, definitions, loader)
+        recovery = Recovery(self.engine, loader)
+        self._health = Health(SERVICES)
+        limits = config.validation_limits()
+        names = self.transport.configs
+        self._server = build_server(
+            config.grpc,
+            SagaService(self.engine, commands, loader, limits),
+            DefinitionService(self.store, definitions, self.transport, names, limits),
+            AdminService(self.engine, self.transport, names, self.metrics, _server_info(config, node), limits),
+            self._health,
+            self.metrics,
+        )
+        self._gauges(recovery)
+        self._serving = False
+        self._http = HttpServer(config.http.address, self.metrics.registry, lambda: self._serving)
+        self.http_port = self._http.port
+        self.address = listen(self._server, config.grpc)
+        await self._server.start()
+        self._http.start()
+        self._spawn(self.engine.writer.run())
+        self._spawn(recovery.run(node.instance_id, node.suspects))
+        self._spawn(watch_health(self.store, self.engine.writer, self._tell_health))
+        self._spawn(count(self.store, definitions, self.metrics))
+        self._spawn(clean_up(self.store, config))
+        self._tell_health(True)
+        gc.freeze()  # what lives as long as the process need not be looked at again
+        log.info("serving", grpc=self.address, http_port=self.http_port, node=node.node_name)
+
+    async def _open_store(self) -> Node:
+        """Waits for PostgreSQL for a bounded time."""
+        loop = asyncio.get_running_loop()
+        give_up_at = loop.time() + _WAIT_FOR_POSTGRES_S
+        while True:
+            try:
+                return await self.store.open(self.config.node.name)
+            except Unavailable as error:
+                if loop.time() > give_up_at:
+                    raise
+                log.warning("waiting for PostgreSQL", error=str(error))
+                await asyncio.sleep(1)
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        """A part of the node that fails takes the node down: the next start goes on from what is durable."""
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            self._fail(task.exception())
+
+    def _fail(self, error: BaseException | None) -> None:
+        log.critical("a part of this node failed: it stops", exc_info=error)
+        self._failure = self._failure or error
+        self._stopping.set()
+
+    def _lock_lost(self) -> None:
+        self._fail(RuntimeError("another process serves this database now"))
+
+    def _tell_health(self, healthy: bool) -> None:  # noqa: FBT001 - a callback with one argument
+        self._serving = healthy and not self.engine.draining
+        self._health.set_serving(self._serving)
+
+    def _gauges(self, recovery: Recovery) -> None:
+        engine, metrics = self.engine, self.metrics
+        metrics.gauge("sagad_sagas_in_memory", "Sagas in this node's memory.", lambda: len(engine.sagas))
+        metrics.gauge("sagad_calls_in_flight", "Calls of participants under way.", lambda: engine.calls_in_flight)
+        metrics.gauge("sagad_write_queue", "Transitions that wait for a commit.", lambda: engine.writer.queued)
+        metrics.gauge("sagad_watches", "Open watch streams.", lambda: engine.watches.count)
+        metrics.gauge(
+            "sagad_stranded", "Sagas of this node that were not in its memory; expected 0.", lambda: recovery.stranded
+        )
+        if isinstance(self.store, PostgresStore):
+            pool = self.store.pool_sizes
+            metrics.gauge("sagad_pool_connections", "Connections of the pool.", lambda: pool()[0])
+            metrics.gauge("sagad_pool_connections_idle", "Those that are idle.", lambda: pool()[1])
+        metrics.watch_queue(self.transport.queued)
+
+    async def run_until_stopped(self) -> None:
+        """Serves until SIGTERM or SIGINT, then drains. Raises what a part of the node failed with."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stopping.set)
+        await self._stopping.wait()
+        await self.stop()
+        if self._failure is not None:
+            raise self._failure
+
+    async def stop(self) -> None:
+        """Finishes the calls under way, bounded by service.drain_timeout; the next start goes on with the rest."""
+        log.info("draining", calls_in_flight=self.engine.calls_in_flight)
+        self.engine.draining = True
+        self._tell_health(False)
+        if self._failure is None:
+            try:
+                await asyncio.wait_for(self._drain(), self.config.service.drain_timeout)
+            except TimeoutError:
+                log.warning("calls are still under way: they will be made again", calls=self.engine.calls_in_flight)
+        self.engine.watches.close()
+        await self._server.stop(grace=1)
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.transport.close()
+        self._http.stop()
+        await self.store.close()
+        log.info("stopped")
+
+    async def _drain(self) -> None:
+        await self.transport.drain()
+        while self.engine.calls_in_flight or not self.engine.writer.idle:
+            await asyncio.sleep(0.01)
+
+
+def _settings(config: Config) -> Settings:
+    limits = config.limits
+    return Settings(
+        max_sagas_in_memory=limits.max_sagas_in_memory,
+        max_batch=limits.max_batch,
+        max_saga_payload_bytes=limits.max_saga_payload_bytes,
+        max_watches=limits.max_watches,
+        watch_buffer=limits.watch_buffer,
+        claim_batch=limits.claim_batch,
+    )
+
+
+def _postgres_settings(config: Config) -> PostgresSettings:
+    postgres = config.postgres
+    return PostgresSettings(
+        dsn=postgres.dsn.get_secret_value(),
+        pool_min_size=postgres.pool_min_size,
+        pool_max_size=postgres.pool_max_size,
+        max_inactive_connection_lifetime_s=postgres.max_inactive_connection_lifetime,
+        command_timeout_s=postgres.command_timeout,
+        connect_timeout_s=postgres.connect_timeout,
+        writer_silence_s=postgres.writer_silence,
+    )
+
+
+def _participants(config: Config) -> dict[str, ParticipantConfig]:
+    return {
+        name: ParticipantConfig(
+            target=one.target,
+            step_timeout_s=one.step_timeout,
+            max_in_flight=one.max_in_flight,
+            tls=one.tls,
+            ca_pem=one.ca_file.read_bytes() if one.ca_file is not None else None,
+        )
+        for name, one in config.participants.items()
+    }
+
+
+def _server_info(config: Config, node: Node) -> ServerInfo:
+    return ServerInfo(
+        version=version("sagad"),
+        name=config.service.name,
+        labels=config.service.labels,
+        node_name=node.node_name,
+        incarnation=node.incarnation,
+        start_time=datetime.now(UTC),
+    )
