@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import grpc
 import grpc.aio
@@ -15,6 +15,9 @@ from sagad_server.domain.errors import InvalidArgument, SagadError
 
 actor: ContextVar[str] = ContextVar("actor", default="")
 """Who makes the current call: the address it comes from, such as `ipv4:127.0.0.1:50612`."""
+
+if TYPE_CHECKING:
+    Handler = grpc.RpcMethodHandler[Any, Any]  # generic for type checkers only
 
 Context = grpc.aio.ServicerContext[Any, Any]
 Behavior = Callable[[Any, Context], Awaitable[Any]]
@@ -32,13 +35,13 @@ class Guard(grpc.aio.ServerInterceptor):
 
     def __init__(self, observer: RequestObserver) -> None:
         self._observer = observer
-        self._handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
+        self._handlers: dict[str, Handler] = {}
 
     async def intercept_service(
         self,
-        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any] | None]],
+        continuation: "Callable[[grpc.HandlerCallDetails], Awaitable[Handler | None]]",
         handler_call_details: grpc.HandlerCallDetails,
-    ) -> grpc.RpcMethodHandler[Any, Any] | None:
+    ) -> "Handler | None":
         method = handler_call_details.method
         known = self._handlers.get(method)
         if known is not None:
@@ -49,7 +52,7 @@ class Guard(grpc.aio.ServerInterceptor):
         guarded = self._handlers[method] = self._guarded(method.removeprefix("/"), handler)
         return guarded
 
-    def _guarded(self, method: str, handler: grpc.RpcMethodHandler[Any, Any]) -> grpc.RpcMethodHandler[Any, Any]:
+    def _guarded(self, method: str, handler: "Handler") -> "Handler":
         """The same handler without its deserializer: what is no message is refused here, and not by gRPC."""
         decode = handler.request_deserializer
         assert decode is not None, method
