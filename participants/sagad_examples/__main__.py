@@ -21,7 +21,7 @@ from sagad_examples.shipping import Shipping
 from sagad_examples.worker import work
 from sagad_participant import start
 from sagad_participant.postgres import keep_session
-from sagad_participant.serving import until_stopped
+from sagad_participant.serving import stop_signals
 
 SERVICES: tuple[type[Service], ...] = (Inventory, Payment, Shipping)
 Name = Literal["inventory", "payment", "shipping"]
@@ -64,8 +64,8 @@ def run(
     fault
         Fail on purpose; may be repeated. TARGET=MODE, TARGET=MODE:N (the first N calls) or TARGET=MODE:every=N.
         TARGET: a participant, for its actions, or the name of one action or compensation.
-        MODE: refuse, timeout (no effect, no answer), late (effect, no answer), die (effect, then the process ends) or
-        pending.
+        MODE: refuse, timeout (no effect, no answer), late (effect, no answer), die (effect, then the process ends) or,
+        for actions, pending.
         A saga's label `example-fault` does the same for that saga alone; there N counts the step's attempts.
     pending_delay
         Seconds until the worker does what was answered with pending.
@@ -90,6 +90,7 @@ async def serve(
     """Serves participants by name at their addresses until SIGTERM or SIGINT; prints one line when all answer."""
     switch = Faults(faults)
     async with AsyncExitStack() as stack:
+        stopped = stack.enter_context(stop_signals())
         stub = SagaServiceStub(await stack.enter_async_context(grpc.aio.insecure_channel(sagad)))
         services: list[Service] = []
         for make in SERVICES:
@@ -109,7 +110,7 @@ async def serve(
             ready.append(f"{service.name} {server.address}")
         sys.stdout.write(f"ready: {', '.join(ready)}\n")
         sys.stdout.flush()
-        await until_stopped()
+        await stopped.wait()
 
 
 def _check_targets(faults: list[Fault], services: list[Service]) -> None:

@@ -29,7 +29,7 @@ class Mode(StrEnum):
     DIE = "die"
     """It has its effect, and the process dies before the answer."""
     PENDING = "pending"
-    """It is answered with pending, and done by the worker."""
+    """It is answered with pending, and done by the worker. For actions only."""
 
 
 @dataclass(frozen=True, slots=True)

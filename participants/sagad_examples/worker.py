@@ -3,10 +3,8 @@
 import asyncio
 import logging
 
-import asyncpg
-
 from sagad_examples.service import Service
-from sagad_participant import CallError, deliver
+from sagad_participant import deliver
 from sagad_participant.completions import CompleteStep
 
 logger = logging.getLogger(__name__)
@@ -26,6 +24,6 @@ async def work(service: Service, complete_step: CompleteStep, delay_s: float) ->
                 if now() - first_seen[item.idempotency_key] >= delay_s:
                     await service.complete(item)
             await deliver(service.barrier, complete_step)
-        except (CallError, asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
-            logger.warning("%s: the worker tries again: %s", service.name, error)
+        except Exception:
+            logger.exception("%s: the worker tries again", service.name)
         await asyncio.sleep(POLL_S)

@@ -7,6 +7,7 @@ from functools import cached_property
 from typing import Any, Final, final
 
 from sagad.v1 import common_pb2, participant_service_pb2
+from sagad.v1.participant_service_pb2 import ACTION_OUTCOME_SUCCEEDED
 from sagad_participant.payloads import json_of, python_of, struct_as_dict
 
 
@@ -124,15 +125,16 @@ class Compensation(_Call):
     ) -> None:
         super().__init__(request, context)
         self._cause = request.cause
-        self._success = success
+        self._has_output = success is not None or request.outcome == ACTION_OUTCOME_SUCCEEDED
+        self._output = request.output if success is None else success.output
         self.compensation = request.compensation
         self.was_pending = success is None
         """The action had answered Pending and was not completed; it never will be."""
 
     @cached_property
     def output(self) -> Any:
-        """The action's output: Python data, bytes or None; UNKNOWN if it was pending."""
-        return UNKNOWN if self._success is None else python_of(self._success.output)
+        """The action's output: Python data, bytes or None; UNKNOWN if it was pending and nobody knows more."""
+        return python_of(self._output) if self._has_output else UNKNOWN
 
     @cached_property
     def cause(self) -> Cause:

@@ -89,7 +89,7 @@ async def _attempt(
 ) -> AsyncIterator[float | None]:
     """Bounds a call by the caller's time, and turns what it should not raise into HandlerFailed."""
     if request.HasField("remaining_time"):
-        asked_s = request.remaining_time.ToTimedelta().total_seconds()
+        asked_s = request.remaining_time.seconds + request.remaining_time.nanos / 1e9
         remaining_s = asked_s if remaining_s is None else min(asked_s, remaining_s)
     limit = asyncio.timeout(remaining_s)
     try:

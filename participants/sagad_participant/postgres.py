@@ -173,7 +173,9 @@ class PostgresBarrier:
         self, connection: "Connection", key: Claim | Work, outcome: common_pb2.StepOutcome, token: str | None
     ) -> None:
         answer = outcome.SerializeToString()
-        await connection.execute(self._sql["settle"], key.idempotency_key, key.kind, status_of(outcome), answer, token)
+        settled = (key.idempotency_key, key.kind, status_of(outcome), answer, token)
+        if await connection.execute(self._sql["settle"], *settled) != "UPDATE 1":
+            raise RuntimeError("the barrier's row is gone: the handler must not end the transaction that it works in")
 
     async def _row(self, connection: "Connection", query: str, *arguments: object) -> "Record":
         row = await self._fetch(connection, query, *arguments)

@@ -2,7 +2,8 @@
 
 import asyncio
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import grpc
@@ -78,24 +79,26 @@ async def serve(
 
     on_ready is called with the address when it answers. Must run in the main thread.
     """
-    server = await start(participant, address, credentials=credentials, interceptors=interceptors)
-    if on_ready is not None:
-        on_ready(server.address)
-    try:
-        await until_stopped()
-    finally:
-        await server.stop(grace_s)
+    with stop_signals() as stopped:
+        server = await start(participant, address, credentials=credentials, interceptors=interceptors)
+        try:
+            if on_ready is not None:
+                on_ready(server.address)
+            await stopped.wait()
+        finally:
+            await server.stop(grace_s)
 
 
-async def until_stopped() -> None:
-    """Returns at SIGTERM or SIGINT. Must run in the main thread."""
+@contextmanager
+def stop_signals() -> Iterator[asyncio.Event]:
+    """An event that SIGTERM or SIGINT sets, from now to the end of the block. For the main thread."""
     loop = asyncio.get_running_loop()
     stopped = asyncio.Event()
     signals = (signal.SIGTERM, signal.SIGINT)
     for number in signals:
         loop.add_signal_handler(number, stopped.set)
     try:
-        await stopped.wait()
+        yield stopped
     finally:
         for number in signals:
             loop.remove_signal_handler(number)

@@ -403,6 +403,17 @@ async def test_compensating_pending_work_closes_it_and_undoes_what_was_committed
     assert await handlers.world.effects() == ["act", "undo"]
 
 
+async def test_pending_work_that_the_coordinator_knows_the_end_of_is_undone_with_its_output(handlers: Handlers) -> None:
+    handlers.answer = Pending
+    request = step()
+    await handlers.step(request)
+    output = payload_of({"n": 1})
+    await handlers.compensate(undo(request, outcome=pb.ACTION_OUTCOME_SUCCEEDED, output=output))
+    (call,) = handlers.undone
+    assert call.was_pending
+    assert call.output == {"n": 1}
+
+
 async def test_a_failed_compensation_leaves_pending_work_open(handlers: Handlers) -> None:
     handlers.answer = Pending
     request = step()

@@ -52,6 +52,14 @@ async def test_a_swallowed_database_error_is_no_success(postgres_world: Postgres
     assert await postgres_world.effects() == []
 
 
+async def test_a_handler_that_ends_the_transaction_itself_is_a_fault(postgres_world: PostgresWorld) -> None:
+    async def act(call: Action) -> None:
+        await call.connection.execute("ROLLBACK")
+
+    with pytest.raises(HandlerFailed):
+        await Acting(postgres_world.barrier, act).step()
+
+
 async def test_a_handler_may_use_savepoints(postgres_world: PostgresWorld) -> None:
     async def act(call: Action) -> None:
         await postgres_world.effect(call.connection, "kept")
