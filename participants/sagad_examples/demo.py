@@ -10,7 +10,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import Progress
 
-from sagad.v1.saga_pb2 import SagaEvent, SagaState, StepChange, StepState
+from sagad.v1.saga_pb2 import SagaEvent, SagaFilter, SagaState, StepChange, StepState
 from sagad_client import Client, SagadError
 from sagad_examples import ledger
 from sagad_examples.local import Local, LocalError, Process, stopping
@@ -20,6 +20,9 @@ ORDERS = 300
 _CONCURRENCY = 32
 _END_TIMEOUT_S = 30.0
 _ENDED = {SagaState.SAGA_STATE_SUCCEEDED, SagaState.SAGA_STATE_COMPENSATED}
+
+
+_MOVING = [SagaState.SAGA_STATE_RUNNING, SagaState.SAGA_STATE_COMPENSATING]
 
 
 class DemoError(Exception):
@@ -56,7 +59,7 @@ class Demo:
         order = self._order("crash", "bob", "fig", 3, 900)
         # The payment is taken, but its first answer never comes: the saga is in the middle when sagad dies.
         await self._start(order, labels={"example-fault": "payment=late:1"})
-        saga_id = order["order_id"]
+        saga_id = str(order["order_id"])
         async for message in self._client.watch(saga_id):
             if message.WhichOneof("update") == "event":
                 self._show(message.event)
@@ -187,6 +190,8 @@ async def _run(console: Console) -> None:
         processes.append(local.sagad())
         async with Client(local.address) as client:
             await local.ready(client, *processes)
+            async for left_over in client.list(SagaFilter(states=_MOVING)):  # of a demo that was interrupted
+                await client.wait(left_over.saga_id, timeout_s=_END_TIMEOUT_S)
             await ledger.reset(local.dsn)
             definitions = await local.apply_definitions(client)
             console.print(f"sagad serves at {local.address}; definitions: {', '.join(definitions)}")

@@ -13,8 +13,8 @@ from sagad_server.embedded import EmbeddedPostgresError
 
 _LINES = """\
 grpcurl -plaintext {address} list
-grpcurl -plaintext -d '{{"definition_id": "order", "saga_id": "order-1", "wait": true, "input": {{"json": {{"order_id": \
-"order-1", "customer": "alice", "sku": "apple", "quantity": 2, "amount_cents": 700}}}}}}' {address} \
+grpcurl -plaintext -d '{{"definition_id": "order", "saga_id": "order-1", "wait": true, "input": {{"json": \
+{{"order_id": "order-1", "customer": "alice", "sku": "apple", "quantity": 2, "amount_cents": 700}}}}}}' {address} \
 sagad.v1.SagaService/StartSaga
 grpcurl -plaintext -d '{{"saga_id": "order-1"}}' {address} sagad.v1.SagaService/WatchSaga
 grpcurl -plaintext -d '{{"saga_id": "order-1", "reason": "changed my mind"}}' {address} \

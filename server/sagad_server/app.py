@@ -127,7 +127,7 @@ class App:
     def _lock_lost(self) -> None:
         self._fail(RuntimeError("another process serves this database now"))
 
-    def _tell_health(self, healthy: bool) -> None:  # noqa: FBT001 - a callback with one argument
+    def _tell_health(self, healthy: bool) -> None:
         self._serving = healthy and not self.engine.draining
         self._health.set_serving(self._serving)
 
@@ -178,7 +178,7 @@ class App:
 
     async def _drain(self) -> None:
         await self.transport.drain()
-        while self.engine.calls_in_flight or not self.engine.writer.idle:
+        while self.engine.calls_in_flight or not self.engine.writer.idle:  # noqa: ASYNC110 - once, at the end
             await asyncio.sleep(0.01)
 
 

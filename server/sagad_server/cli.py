@@ -19,7 +19,9 @@ cli = Cli(
     help="The saga coordinator. Exit codes: 0 well, 1 it failed, 2 the command line or the configuration is wrong.",
 )
 
-ConfigFile = Annotated[Path | None, Parameter(name=["--config", "-c"], help="YAML file; default: SAGAD_CONFIG, or none.")]
+ConfigFile = Annotated[
+    Path | None, Parameter(name=["--config", "-c"], help="YAML file; default: SAGAD_CONFIG, or none.")
+]
 Settings = Annotated[
     list[str] | None,
     Parameter(name=["--set", "-s"], help="A key and its value, such as grpc.address=127.0.0.1:7500. May be repeated."),
@@ -139,3 +141,7 @@ def _guarded(run: Callable[[], Coroutine[Any, Any, None] | None]) -> int:
     except KeyboardInterrupt:
         return 130
     return 0
+
+
+if __name__ == "__main__":
+    main()

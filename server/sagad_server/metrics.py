@@ -1,7 +1,7 @@
 """Prometheus metrics of a node. docs/reference/metrics.md lists them."""
 
 from collections.abc import Callable, Mapping
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
@@ -72,7 +72,7 @@ class Metrics:
         self._attempt_seconds = lru_cache(maxsize=4096)(lambda *labels: self.attempt_seconds.labels(*labels))
         self._requests = lru_cache(maxsize=4096)(lambda *labels: self.requests.labels(*labels))
         self._request_seconds = lru_cache(maxsize=4096)(lambda method: self.request_seconds.labels(method))
-        self.ended_by_state: dict[SagaState, int] = {}
+        self.ended_by_state: dict[int, int] = {}
         self.started_count = 0
         self.commit_count = 0
         self.transition_count = 0
@@ -84,8 +84,8 @@ class Metrics:
     def watch_queue(self, queued: Callable[[], Mapping[str, tuple[int, int]]]) -> None:
         """Calls in flight and waiting, by participant, read when they are asked for."""
         for name in queued():
-            self.queue.labels(name, "in_flight").set_function(lambda name=name: queued()[name][0])
-            self.queue.labels(name, "waiting").set_function(lambda name=name: queued()[name][1])
+            for index, state in enumerate(("in_flight", "waiting")):
+                self.queue.labels(name, state).set_function(partial(_queue_length, queued, name, index))
 
     def transition(self, saga: Saga, event: Event, age_s: float) -> None:
         definition = saga.definition.definition_id
@@ -141,3 +141,7 @@ class Metrics:
     def on_request(self, method: str, code: str, seconds: float) -> None:
         self._requests(method, code).inc()
         self._request_seconds(method).observe(seconds)
+
+
+def _queue_length(queued: Callable[[], Mapping[str, tuple[int, int]]], name: str, index: int) -> int:
+    return queued()[name][index]

@@ -1,4 +1,5 @@
-"""A node on a virtual clock: the real engine over a store in memory, with participants that answer when the test says."""
+"""A node on a virtual clock: the real engine over a store in memory, with participants that answer when the test
+says."""
 
 import asyncio
 import heapq

@@ -77,8 +77,8 @@ def _answered(saga: Saga, what: Answered) -> Decision | None:
 
 
 def _late(saga: Saga, what: Answered) -> Decision | None:
-    """An answer to a call whose step was settled otherwise is recorded, and changes nothing. What adds no knowledge, or comes to a
-    saga at rest, is left out."""
+    """An answer to a call whose step was settled otherwise is recorded, and changes nothing. What adds no knowledge,
+    or comes to a saga at rest, is left out."""
     outcome = what.outcome
     if saga.ended or saga.state is SagaState.PARKED or not isinstance(outcome, Success | Failed):
         return None

@@ -3,7 +3,6 @@
 from dataclasses import dataclass, field
 
 from sagad.v1.common_pb2 import Payload
-
 from sagad_server.domain.saga import Failure, Saga, Step
 from sagad_server.domain.states import Direction, EventCause, ParkingReason, SagaState
 from sagad_server.domain.transitions import Trigger, next_step_state

@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 
 from sagad.v1.common_pb2 import Payload
-
 from sagad_server.domain.saga import Failure
 from sagad_server.domain.states import Direction, FailureCategory
 
@@ -21,7 +20,8 @@ DEFINITE_CODES = frozenset(
 )
 FINAL_AMBIGUOUS_CODES = frozenset({"ALREADY_EXISTS", "DATA_LOSS"})
 NO_ANSWER_CODES = frozenset({"UNAUTHENTICATED", "PERMISSION_DENIED", "UNIMPLEMENTED"})
-"""Definite, but of the deployment and not of the business: what must succeed in the end does not take them for an answer."""
+"""Definite, but of the deployment and not of the business: what must succeed in the end does not take them for an
+answer."""
 
 _VALIDATION_CODES = frozenset({"INVALID_ARGUMENT", "OUT_OF_RANGE"})
 _BUSINESS_CODES = frozenset({"FAILED_PRECONDITION", "NOT_FOUND", "ALREADY_EXISTS"})

@@ -1,8 +1,7 @@
-"""What follows by itself once something has changed: steps that are ready start, compensations that are ready start, and the saga
-gets the state that its steps make."""
+"""What follows by itself once something has changed: steps that are ready start, compensations that are ready start,
+and the saga gets the state that its steps make."""
 
 from sagad.v1.common_pb2 import Payload
-
 from sagad_server.domain.draft import Draft
 from sagad_server.domain.expressions import ExpressionError, evaluate, evaluate_condition
 from sagad_server.domain.saga import Failure, Saga, needs_undo

@@ -1,12 +1,13 @@
-"""A saga and its steps: control state and the data it carries. Values are replaced, never shared between two revisions."""
+"""A saga and its steps: control state and the data it carries. Values are replaced, never shared between two
+revisions."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from uuid import UUID
 
 from google.protobuf.struct_pb2 import Struct
-from sagad.v1.common_pb2 import Payload
 
+from sagad.v1.common_pb2 import Payload
 from sagad_server.domain.definition import Definition
 from sagad_server.domain.states import (
     ENDED,

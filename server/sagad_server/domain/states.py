@@ -1,4 +1,5 @@
-"""The words for where things stand. The numbers are those of the contract (`sagad.v1`), so that no conversion is needed."""
+"""The words for where things stand. The numbers are those of the contract (`sagad.v1`), so that no conversion is
+needed."""
 
 from enum import IntEnum
 

@@ -1,4 +1,5 @@
-"""The table of all legal moves of steps and sagas. The rest of the domain asks it; the diagrams in the docs are made from it."""
+"""The table of all legal moves of steps and sagas. The rest of the domain asks it; the diagrams in the docs are made
+from it."""
 
 from enum import Enum
 

@@ -53,7 +53,8 @@ class Commands:
         engine.on_conflict = self._answer_conflict
 
     async def start(self, command: Start, *, wait: bool) -> Snapshot | Tombstone:
-        """Starts a saga, or returns the one that the same call has started. With `wait`, when it has ended or is parked.
+        """Starts a saga, or returns the one that the same call has started. With `wait`, when it has ended or is
+        parked.
 
         Raises AlreadyExists, NotFound, FailedPrecondition, ResourceExhausted, Unavailable.
         """
@@ -178,7 +179,7 @@ class Commands:
             meant = self._engine.tokens.read(token, active.saga, step)
             if meant is None:
                 raise PermissionDenied(
-                    f"the completion_token is not one of step {step_id!r} of this saga: pass on what came with the call",
+                    f"the completion_token is not one of step {step_id!r} of this saga: give what came with the call",
                     reason="WRONG_COMPLETION_TOKEN",
                 )
             since = active.saga.steps[step].since_revision

@@ -10,8 +10,8 @@ DefinitionKey = tuple[str, str, str]
 
 
 class Definitions:
-    """A cache over the store. Versions are immutable; which are active is asked anew when this node changes it, and every
-    `refresh_s` by the node's upkeep."""
+    """A cache over the store. Versions are immutable; which are active is asked anew when this node changes it, and
+    every `refresh_s` by the node's upkeep."""
 
     def __init__(self, store: Store) -> None:
         self._store = store

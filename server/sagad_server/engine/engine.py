@@ -1,7 +1,7 @@
 """Drives the sagas of this node: decide, write, and only then act.
 
-Everything here is a callback of one event loop: there is no task and no future for a saga or a call. A saga has at most one
-transition on its way; inputs that come meanwhile wait behind it.
+Everything here is a callback of one event loop: there is no task and no future for a saga or a call. A saga has at
+most one transition on its way; inputs that come meanwhile wait behind it.
 """
 
 from collections.abc import Callable, Coroutine, Sequence
@@ -97,7 +97,8 @@ class Engine:
         self.submit(active, Recover())
 
     def submit(self, active: ActiveSaga, what: Input, done: Done | None = None) -> None:
-        """Lets something happen to a saga, now or after what is on its way. `done` hears of it once, when it is durable."""
+        """Lets something happen to a saga, now or after what is on its way. `done` hears of it once, when it is
+        durable."""
         if active.decision is not None or active.waiting:
             active.waiting.append((what, done))
             return
@@ -194,7 +195,7 @@ class Engine:
 
     def stalled(self, writes: Sequence[Write]) -> None:
         unavailable = Unavailable(
-            "PostgreSQL does not take writes now: whether this one will be made is not known yet. Repeat the call with the same ids",
+            "PostgreSQL does not take writes now, and this one may still be made: repeat the call with the same ids",
             reason="STORE_UNAVAILABLE",
             retry_after_ms=RETRY_AFTER_MS,
         )

@@ -1,4 +1,5 @@
-"""What the engine is given: time, chance, a way to call participants, and an ear for what happens. One set for each node."""
+"""What the engine is given: time, chance, a way to call participants, and an ear for what happens. One set for each
+node."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

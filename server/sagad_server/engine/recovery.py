@@ -40,7 +40,8 @@ class Recovery:
                 await self._engine.clock.sleep(_UPKEEP_EVERY_S)
 
     async def _try_suspect(self, key: Key, *, counts: bool) -> None:
-        """One of the sagas over which the predecessor died is taken over alone; the third death over just this one parks it."""
+        """One of the sagas over which the predecessor died is taken over alone; the third death over just this one
+        parks it."""
         if counts and await self._store.count_crash(key) >= MAX_CRASHES:
             row = await self._store.get_row(key)
             if row is not None and SagaState(row.state) in (SagaState.RUNNING, SagaState.COMPENSATING):

@@ -1,7 +1,7 @@
 """Completion tokens: what a participant shows to CompleteStep.
 
-An HMAC-SHA-256 over uid, step, direction and generation, with a key that is made once and kept in the database, so that a token
-outlives restarts and nobody can make one up.
+An HMAC-SHA-256 over uid, step, direction and generation, with a key that is made once and kept in the database, so
+that a token outlives restarts and nobody can make one up.
 """
 
 import base64

@@ -8,7 +8,8 @@ from sagad_server.storage.store import EventRow, Key
 
 
 class Subscription:
-    """The transitions of one saga since it was made. A reader that is too slow loses them and reads the journal instead."""
+    """The transitions of one saga since it was made. A reader that is too slow loses them and reads the journal
+    instead."""
 
     def __init__(self, key: Key, bound: int) -> None:
         self.key = key
@@ -51,7 +52,7 @@ class Watches:
         """Raises ResourceExhausted."""
         if self.count >= self._max_watches:
             raise ResourceExhausted(
-                f"this node has {self.count} open watches, the most that limits.max_watches allows: close some, or try again",
+                f"this node has {self.count} open watches, the most that limits.max_watches allows: try again later",
                 reason="TOO_MANY_WATCHES",
                 retry_after_ms=1000,
             )

@@ -1,7 +1,7 @@
 """Group commit: the transitions of all sagas that are ready together become durable together.
 
-There is no linger: a batch is what has gathered while the previous commit was under way. One batch is in flight at a time, and
-nothing is sent ahead of a batch whose fate is unknown.
+There is no linger: a batch is what has gathered while the previous commit was under way. One batch is in flight at a
+time, and nothing is sent ahead of a batch whose fate is unknown.
 """
 
 import asyncio
@@ -133,7 +133,8 @@ class Writer:
         await self._settle(writes[middle:])
 
     async def _pause(self, writes: list[Write], failures: int, reason: str) -> int:
-        """Waits before the next try: never for ever longer, since sagas wait. A deadlock is tried again without alarm."""
+        """Waits before the next try: never for ever longer, since sagas wait. A deadlock is tried again without
+        alarm."""
         self._observer.commit_failed(reason)
         if failures:
             self.healthy = False
@@ -143,7 +144,8 @@ class Writer:
         return min(failures + 1, 16)
 
     async def _resolve(self, writes: list[Write]) -> list[Write]:
-        """A row that did not come back, or a lost answer, means unknown: asks the rows. Returns what is to be sent again."""
+        """A row that did not come back, or a lost answer, means unknown: asks the rows. Returns what is to be sent
+        again."""
         failures = 0
         while True:
             try:

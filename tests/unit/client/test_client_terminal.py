@@ -125,7 +125,7 @@ def test_a_parked_saga_shows_the_commands_that_help() -> None:
         reason=saga_pb2.PARKING_REASON_STEP_REFUSED, step_id="ship", allowed_calls=["RetrySaga", "SkipStep"]
     )
     shown = rendered(Form.TABLE, list(saga_views(saga)))
-    assert "ship\tSTEP_REFUSED\t1970-01-01T00:00:00.000Z\tsagactl retry s, sagactl skip s ship" in shown
+    assert "ship\tSTEP_REFUSED\t1970-01-01T00:00:00.000Z\tsagactl retry s; sagactl skip s ship" in shown
 
 
 def test_an_event_tells_what_changed_who_asked_and_why() -> None:

@@ -238,7 +238,7 @@ def test_no_timeout_breaks_the_check(seconds: int, nanos: int) -> None:
 
 
 def test_metadata_fits_into_a_grpc_header() -> None:
-    checker = RequestChecker()
+    checker = RequestChecker(ValidationLimits())
     checker.metadata("metadata", {f"key-{i}": "x" * 500 for i in range(9)})
     assert [v.field for v in checker.violations] == ["metadata"]
     assert "4096" in checker.violations[0].description

@@ -1,4 +1,5 @@
-"""Every state that can be reached, times every input: defined or refused, never a broken rule; and every state can end."""
+"""Every state that can be reached, times every input: defined or refused, never a broken rule; and every state can
+end."""
 
 from collections import deque
 from collections.abc import Iterator
