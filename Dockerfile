@@ -20,6 +20,7 @@ ENV PATH=/opt/sagad/bin:$PATH \
     SAGAD_HTTP__ADDRESS=0.0.0.0:7401
 USER sagad
 EXPOSE 7400 7401
-HEALTHCHECK --interval=10s --timeout=5s --start-period=30s CMD ["sagactl", "--server", "127.0.0.1:7400", "health"]
+HEALTHCHECK --interval=15s --timeout=10s --start-period=60s --start-interval=2s --retries=3 \
+    CMD ["sagactl", "health", "--server", "127.0.0.1:7400", "--call-timeout", "8s"]
 ENTRYPOINT ["sagad"]
 CMD ["serve"]

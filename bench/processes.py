@@ -21,7 +21,8 @@ SAGAD = str(Path(sys.executable).with_name("sagad"))
 async def running(*command: str, log: IO[bytes] | None = None) -> AsyncIterator[Process]:
     """Runs a command and ends it with SIGTERM. With `log`, both outputs go there."""
     output = {"stdout": PIPE} if log is None else {"stdout": log, "stderr": log}
-    process = await asyncio.create_subprocess_exec(*command, stdin=DEVNULL, **output)
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("SAGAD_")}
+    process = await asyncio.create_subprocess_exec(*command, stdin=DEVNULL, env=environment, **output)
     try:
         yield process
     finally:
