@@ -21,7 +21,6 @@ from sagad_client.client import Client
 from sagad_client.commands.exits import NOT_SUCCEEDED, OK, REFUSED, UNAVAILABLE, UsageError, code_of
 from sagad_client.commands.inputs import make_payload
 from sagad_client.commands.session import Session
-from sagad_client.commands.watch import PATIENT
 from sagad_client.errors import SagadError
 from sagad_client.terminal.output import Fields, Rows
 from sagad_client.terminal.text import saga_state
@@ -121,7 +120,7 @@ async def _start_lines(
             if tally.unavailable is not None:
                 return
 
-    async with session.client(backoff=PATIENT) as client:
+    async with session.client(patient=True) as client:
         with bar:
             async with asyncio.TaskGroup() as group:
                 for _ in range(min(concurrency, total)):

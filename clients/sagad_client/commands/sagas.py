@@ -15,7 +15,15 @@ from sagad_client.durations import format_duration
 from sagad_client.pages import Pages
 from sagad_client.terminal.output import Fields, Rows
 from sagad_client.terminal.text import saga_state
-from sagad_client.terminal.views import EVENT_HEADERS, SAGA_HEADERS, event_row, saga_row, saga_views, stats_views
+from sagad_client.terminal.views import (
+    EVENT_HEADERS,
+    SAGA_HEADERS,
+    SAGA_OPTIONAL,
+    event_row,
+    saga_row,
+    saga_views,
+    stats_views,
+)
 
 Item = TypeVar("Item")
 
@@ -48,7 +56,7 @@ async def list_(
     view = saga_pb2.SAGA_VIEW_FULL if full else saga_pb2.SAGA_VIEW_BASIC
     async with session.client() as client:
         pages = client.list(filters.to_filter(), page_size=_page_size(limit), view=view)
-        await session.output.stream(first(pages, limit), SAGA_HEADERS, saga_row)
+        await session.output.stream(first(pages, limit), SAGA_HEADERS, saga_row, SAGA_OPTIONAL)
     return OK
 
 

@@ -65,7 +65,7 @@ async def participants(*, session: SessionParameter) -> int:
         (
             each.name,
             each.target,
-            "tls" if each.tls else "plaintext",
+            "yes" if each.tls else "no",
             format_duration(each.step_timeout),
             _yes_no(each.reachable),
             ", ".join(each.actions),
@@ -73,7 +73,7 @@ async def participants(*, session: SessionParameter) -> int:
         )
         for each in answer
     ]
-    headers = ("PARTICIPANT", "TARGET", "TRANSPORT", "STEP TIMEOUT", "REACHABLE", "ACTIONS", "MESSAGE")
+    headers = ("NAME", "TARGET", "TLS", "TIMEOUT", "REACHABLE", "ACTIONS", "MESSAGE")
     session.output.show(answer, Rows(headers, rows))
     return OK
 

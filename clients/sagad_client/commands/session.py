@@ -18,7 +18,9 @@ from sagad_client.terminal.output import Form, Output
 
 _GROUP = Group("Options of every command", sort_key=100)
 
-_IMPATIENT = Backoff(attempts=4, initial_s=0.2, max_s=1.0)  # a person waits
+_QUICK = Backoff(attempts=4, initial_s=0.2, max_s=1.0)
+_QUICK_TIMEOUT_S = 10.0  # a person waits
+_PATIENT_TIMEOUT_S = 60.0
 
 
 @Parameter(name="*", group=_GROUP)
@@ -64,15 +66,23 @@ class Session:
         self.output = output
         self._options = options
 
-    def client(self, *, backoff: Backoff = _IMPATIENT) -> Client:
-        """A client, to be opened by `async with`. Raises UsageError."""
-        timeout = self._options.call_timeout
-        timeout_s = 10.0 if timeout is None else seconds_of(timeout)
+    def client(self, *, patient: bool = False) -> Client:
+        """A client to be opened; a patient one waits until sagad is started again. Raises UsageError."""
+        return Client(
+            self.server,
+            namespace=self._options.namespace,
+            tls=self._tls(),
+            timeout_s=self._timeout_s(_PATIENT_TIMEOUT_S if patient else _QUICK_TIMEOUT_S),
+            backoff=Backoff() if patient else _QUICK,
+        )
+
+    def _timeout_s(self, default_s: float) -> float:
+        if self._options.call_timeout is None:
+            return default_s
+        timeout_s = seconds_of(self._options.call_timeout)
         if timeout_s <= 0:
             raise UsageError("--call-timeout must be above 0s")
-        return Client(
-            self.server, namespace=self._options.namespace, tls=self._tls(), timeout_s=timeout_s, backoff=backoff
-        )
+        return timeout_s
 
     def _tls(self) -> bool | grpc.ChannelCredentials:
         if self._options.ca_file is None:

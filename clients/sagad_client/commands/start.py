@@ -14,7 +14,7 @@ from sagad_client.commands.bulk import Template, start_file
 from sagad_client.commands.exits import NOT_SUCCEEDED, OK, UsageError
 from sagad_client.commands.inputs import DurationOption, read_pairs, read_payload
 from sagad_client.commands.session import Session, SessionParameter
-from sagad_client.commands.watch import PATIENT, follow_for
+from sagad_client.commands.watch import follow_for
 from sagad_client.durations import seconds_of
 from sagad_client.terminal.text import saga_state
 from sagad_client.terminal.views import saga_views
@@ -72,7 +72,7 @@ async def start(
 
 async def _start_one(session: Session, template: Template, saga_id: str, input: str | None) -> int:
     payload = read_payload(input, "--input")
-    async with session.client(backoff=PATIENT) if template.wait else session.client() as client:
+    async with session.client(patient=template.wait) as client:
         saga = await client.start(
             template.definition_id,
             payload,
@@ -90,6 +90,8 @@ async def _start_one(session: Session, template: Template, saga_id: str, input: 
         saga = await client.wait(saga.saga_id, timeout_s=template.wait_timeout_s)
     if not session.output.is_terminal:
         session.output.show(saga, *saga_views(saga))
+    elif saga.state == saga_pb2.SAGA_STATE_PARKED:
+        session.output.show(saga, *saga_views(saga)[2:])
     return OK if saga.state == saga_pb2.SAGA_STATE_SUCCEEDED else NOT_SUCCEEDED
 
 

@@ -13,7 +13,6 @@ from rich.live import Live
 
 from sagad.v1 import saga_pb2
 from sagad.v1.saga_service_pb2 import WatchSagaResponse
-from sagad_client.backoff import Backoff
 from sagad_client.client import Client
 from sagad_client.commands.exits import NOT_SUCCEEDED, OK
 from sagad_client.commands.session import SessionParameter
@@ -23,9 +22,6 @@ from sagad_client.terminal import text
 from sagad_client.terminal.board import Board
 from sagad_client.terminal.output import Output
 from sagad_client.terminal.views import event_row
-
-PATIENT = Backoff()
-"""For what goes on while sagad is started again."""
 
 
 async def watch(
@@ -41,8 +37,10 @@ async def watch(
     In a terminal it is a live table, in a pipe a line for each event, with -o json
     a line of JSON. A broken connection is resumed without a gap.
     """
-    async with session.client(backoff=PATIENT) as client:
+    async with session.client(patient=True) as client:
         state = await follow(client, session.output, saga_id, after=after, stay=stay)
+    if state == saga_pb2.SAGA_STATE_PARKED:
+        session.output.note(f"parked; sagactl get {saga_id} shows what helps")
     return OK if state == saga_pb2.SAGA_STATE_SUCCEEDED else NOT_SUCCEEDED
 
 

@@ -5,18 +5,41 @@ from __future__ import annotations
 import enum
 import json
 import sys
-from collections.abc import AsyncIterable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterable, Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any, TextIO, TypeVar
 
 import yaml
 from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import Message
+from google.protobuf.timestamp_pb2 import Timestamp
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-Cell = str | Text
+from sagad_client.terminal.text import instant
+
+
+@dataclass(frozen=True, slots=True)
+class When:
+    """A time in UTC: exact in a pipe, short in a terminal."""
+
+    time: Timestamp
+
+    def __str__(self) -> str:
+        return instant(self.time)
+
+    def short(self) -> str:
+        """The time of today, such as 12:00:00.250Z, or the day and the time to the second."""
+        day, _, time = instant(self.time).partition("T")
+        today = f"{datetime.now(UTC):%Y-%m-%d}"
+        return time if day == today else f"{day} {time[:8]}Z"
+
+
+Cell = str | Text | When
+_SHORT = 36  # characters of a cell; a UUID is as long
+
 Item = TypeVar("Item", bound=Message)
 
 
@@ -41,6 +64,8 @@ class Rows:
 
     headers: Sequence[str]
     rows: Iterable[Sequence[Cell]]
+    optional: Collection[str] = ()
+    """Headers of the columns that are left out where a terminal is too narrow for all."""
 
 
 View = Fields | Rows
@@ -75,7 +100,11 @@ class Output:
             self._view(view)
 
     async def stream(
-        self, items: AsyncIterable[Item], headers: Sequence[str], row: Callable[[Item], Sequence[Cell]]
+        self,
+        items: AsyncIterable[Item],
+        headers: Sequence[str],
+        row: Callable[[Item], Sequence[Cell]],
+        optional: Collection[str] = (),
     ) -> None:
         """Show a list as it comes: one JSON array, one YAML list, or a table."""
         if self.form is Form.JSON:
@@ -87,7 +116,7 @@ class Output:
                 count += 1
             self._write("" if count else "[]\n")
         elif self.is_terminal:
-            self._view(Rows(headers, [row(item) async for item in items]))
+            self._view(Rows(headers, [row(item) async for item in items], optional))
         else:
             self.line("\t".join(headers))
             async for item in items:
@@ -118,7 +147,7 @@ class Output:
 
     def _view(self, view: View) -> None:
         if self.is_terminal:
-            self.console.print(_table(view))
+            self.console.print(_grid(view) if isinstance(view, Fields) else _table(view, self.console.width))
         elif isinstance(view, Fields):
             for name, value in view.fields:
                 self.line(f"{name}\t{value}")
@@ -158,18 +187,38 @@ def _plain_row(row: Sequence[Cell]) -> str:
     return "\t".join(str(cell) for cell in row)
 
 
-def _table(view: View) -> Table:
-    if isinstance(view, Fields):
-        grid = Table.grid(padding=(0, 2))
-        for name, value in view.fields:
-            grid.add_row(Text(name, "dim"), value if isinstance(value, Text) else Text(value))
-        return grid
+def _grid(view: Fields) -> Table:
+    grid = Table.grid(padding=(0, 2))
+    for name, value in view.fields:
+        grid.add_row(Text(name, "dim"), _rich(value))
+    return grid
+
+
+def _table(view: Rows, width: int) -> Table:
+    columns = [[Text(header), *cells] for header, cells in _columns(view)]
+    widths = [max(map(len, column)) for column in columns]
+    if sum(widths) + 2 * len(columns) > width:
+        shown = [index for index, header in enumerate(view.headers) if header not in view.optional]
+    else:
+        shown = list(range(len(columns)))
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
-    for header in view.headers:
-        table.add_column(Text(header), overflow="fold")
-    for row in view.rows:
-        table.add_row(*(cell if isinstance(cell, Text) else Text(cell) for cell in row))
+    for index in shown:
+        # What is short stays whole where the terminal is narrow; what is long gives way.
+        table.add_column(columns[index][0], overflow="fold", no_wrap=widths[index] <= _SHORT)
+    for row in zip(*(columns[index][1:] for index in shown), strict=True):
+        table.add_row(*row)
     return table
+
+
+def _columns(view: Rows) -> list[tuple[str, list[Text]]]:
+    rows = [[_rich(cell) for cell in row] for row in view.rows]
+    return [(header, [row[index] for row in rows]) for index, header in enumerate(view.headers)]
+
+
+def _rich(cell: Cell) -> Text:
+    if isinstance(cell, When):
+        return Text(cell.short())
+    return cell if isinstance(cell, Text) else Text(cell)
 
 
 def _console(stream: TextIO) -> Console:

@@ -11,10 +11,11 @@ from sagad.v1.definition_pb2 import Definition
 from sagad.v1.saga_pb2 import Saga, SagaEvent, SagaStats, Step, StepChange
 from sagad_client.durations import format_duration
 from sagad_client.terminal import text
-from sagad_client.terminal.output import Cell, Fields, Rows, View
+from sagad_client.terminal.output import Cell, Fields, Rows, View, When
 
-SAGA_HEADERS = ("SAGA", "STATE", "DEFINITION", "VERSION", "REVISION", "CREATED", "ENDED")
-EVENT_HEADERS = ("REVISION", "TIME", "STATE", "CAUSE", "STEPS", "NOTE")
+SAGA_HEADERS = ("SAGA", "STATE", "DEFINITION", "VERSION", "REV", "CREATED", "ENDED")
+SAGA_OPTIONAL = ("VERSION", "REV", "ENDED")
+EVENT_HEADERS = ("REV", "TIME", "STATE", "CAUSE", "STEPS", "NOTE")
 DEFINITION_HEADERS = ("DEFINITION", "VERSION", "ACTIVE", "STEPS", "NAME", "CREATED")
 
 
@@ -26,8 +27,8 @@ def saga_row(saga: Saga) -> list[Cell]:
         saga.definition_id or "(purged)",
         saga.version,
         str(saga.revision),
-        text.instant(saga.create_time),
-        text.instant(saga.end_time) if saga.HasField("end_time") else "",
+        When(saga.create_time),
+        When(saga.end_time) if saga.HasField("end_time") else "",
     ]
 
 
@@ -65,7 +66,7 @@ def event_row(event: SagaEvent) -> list[Cell]:
     """A transition in a list."""
     return [
         str(event.revision),
-        text.instant(event.time),
+        When(event.time),
         text.saga_state(event.state),
         text.event_cause(event.cause),
         "; ".join(change_text(change) for change in event.changes),
@@ -109,7 +110,7 @@ def definition_row(definition: Definition) -> list[Cell]:
         "yes" if definition.active else "no",
         str(len(definition.steps)),
         text.printable(definition.name),
-        text.instant(definition.create_time),
+        When(definition.create_time),
     ]
 
 
@@ -181,8 +182,8 @@ def _parking_row(saga: Saga, index: int) -> list[Cell]:
     return [
         parking.step_id or "the saga",
         text.parking_reason(parking.reason) + incident,
-        text.instant(parking.park_time),
-        ", ".join(_command(call, saga.saga_id, parking.step_id) for call in parking.allowed_calls),
+        When(parking.park_time),
+        "; ".join(_command(call, saga.saga_id, parking.step_id) for call in parking.allowed_calls),
     ]
 
 

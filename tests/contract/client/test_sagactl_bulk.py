@@ -115,7 +115,7 @@ async def test_a_refused_line_is_named_and_the_others_are_started(
 async def test_a_server_that_goes_away_ends_it_with_3_and_says_how_to_go_on(
     peer: Counting, sagactl: Sagactl, tmp_path: Path
 ) -> None:
-    away = Refusal("UNAVAILABLE", "DRAINING", retry_after_s=60.0)
+    away = Refusal("UNAVAILABLE", "DRAINING", retry_after_s=600.0)
     peer.refuse = lambda request: away if request.saga_id == "order-2" else None
     file = orders(tmp_path / "orders.jsonl", 1000)
     result = await sagactl("start", "order", "--file", file, "--concurrency", "1")
