@@ -81,9 +81,8 @@ def _add_steps(message: saga_pb2.Saga, snapshot: Snapshot, *, full: bool) -> Non
             if since is not None:
                 added.next_attempt_time.FromDatetime(since + timedelta(milliseconds=step.delay_ms))
         if full:
-            given = saga.input if step.input is None and step.attempt else step.input
-            if given is not None:
-                added.input.CopyFrom(given)
+            if step.input is not None:  # else it is the saga's, which is sent once
+                added.input.CopyFrom(step.input)
             if step.output is not None:
                 added.output.CopyFrom(step.output)
 

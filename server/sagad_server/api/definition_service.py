@@ -75,7 +75,7 @@ class DefinitionService(DefinitionServiceServicer):
         check.namespace("namespace", request.namespace)
         if not request.HasField("definition"):
             check.fail("definition", "is required")
-        check.raise_if_any()
+            check.raise_if_any()
         definition = request.definition
         check.violations += definition_violations(definition, self._limits, participants=self._participants)
         named = {step.participant for step in definition.steps}
