@@ -139,13 +139,19 @@ class Peer(SagaServiceServicer, DefinitionServiceServicer, AdminServiceServicer)
 
 
 @asynccontextmanager
-async def serving(peer: Peer, port: int = 0) -> AsyncIterator[Peer]:
-    """Serve the peer on a port of loopback, a free one by default."""
+async def serving(
+    peer: Peer, port: int = 0, *, credentials: grpc.ServerCredentials | None = None
+) -> AsyncIterator[Peer]:
+    """Serve the peer on a port of loopback, a free one by default; with credentials over TLS."""
     server = grpc.aio.server()
     add_SagaServiceServicer_to_server(peer, server)
     add_DefinitionServiceServicer_to_server(peer, server)
     add_AdminServiceServicer_to_server(peer, server)
-    peer.port = server.add_insecure_port(f"127.0.0.1:{port}")
+    address = f"127.0.0.1:{port}"
+    if credentials is None:
+        peer.port = server.add_insecure_port(address)
+    else:
+        peer.port = server.add_secure_port(address, credentials)
     peer.server = server
     await server.start()
     try:
