@@ -52,10 +52,11 @@ async def follow(
         return await _follow_by_lines(client, output, saga_id, after, stay)
     board = Board(saga_id)
     state = saga_pb2.SAGA_STATE_UNSPECIFIED
-    with Live(board, console=output.console, refresh_per_second=10):
+    with Live(board, console=output.console, auto_refresh=False) as live:
         async with aclosing(_messages(client, saga_id, 0, stay)) as messages:
             async for message in messages:
                 board.apply(message)
+                live.refresh()
                 state = _state_of(message)
     return state
 
