@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import io
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -147,6 +148,10 @@ def _launch(
 
 def run(tokens: Sequence[str]) -> int:
     """Run one command line, and return its exit code."""
+    for token in tokens:
+        if any("\ud800" <= char <= "\udfff" for char in token):
+            sys.stderr.write(f"the argument {token!r} is not UTF-8\n")
+            return exits.USAGE
     try:
         code = app.meta(tokens, result_action="return_value")
     except KeyboardInterrupt:
@@ -160,6 +165,9 @@ def run(tokens: Sequence[str]) -> int:
 
 def main() -> None:
     """The entry point of `sagactl`."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # whatever the terminal's language, nothing ends in a trace
     sys.exit(run(sys.argv[1:]))
 
 

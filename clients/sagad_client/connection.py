@@ -28,6 +28,9 @@ _CHANNEL_OPTIONS = [
 ]
 
 
+_LONGEST_S = 365 * 86400.0  # what gRPC takes for a timeout without overflowing is not much longer
+
+
 class Repeat(enum.Enum):
     """What repeating a call means, where its answer was lost."""
 
@@ -100,16 +103,17 @@ class Connection:
         """
         now = asyncio.get_running_loop().time
         deadline = now() + (self.timeout_s if timeout_s is None else timeout_s)
-        failures = 0
+        failures, unanswered = 0, False
         while True:
             try:
-                return await method(request, timeout=max(deadline - now(), 0.0))
+                return await method(request, timeout=min(max(deadline - now(), 0.0), _LONGEST_S))
             except grpc.aio.AioRpcError as rpc_error:
                 error = from_rpc_error(rpc_error)
             failures += 1
             pause_s = self._pause_s(error, failures, repeat)
             if pause_s is None or now() + pause_s >= deadline:
-                raise _after_doubt(error, failures) if repeat is Repeat.GUARDED else error
+                raise _in_doubt(error) if unanswered and repeat is Repeat.GUARDED else error
+            unanswered |= isinstance(error, Unavailable)
             await asyncio.sleep(pause_s)
 
     def _pause_s(self, error: SagadError, failures: int, repeat: Repeat) -> float | None:
@@ -125,9 +129,9 @@ def may_pass(error: SagadError) -> bool:
     return isinstance(error, Unavailable)
 
 
-def _after_doubt(error: SagadError, failures: int) -> SagadError:
+def _in_doubt(error: SagadError) -> SagadError:
     """Say in a guarded call's error that an earlier attempt, whose answer was lost, may be what it met."""
-    if failures == 1 or may_pass(error):
+    if may_pass(error):
         return error
     message = (
         f"{error.message} (an earlier attempt of this very call got no answer, and may be what did it:"

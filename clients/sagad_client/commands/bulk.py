@@ -26,6 +26,7 @@ from sagad_client.terminal.output import Fields, Rows
 from sagad_client.terminal.text import saga_state
 
 _SHOWN = 20  # faults and refusals that are shown one by one
+_MAX_REFUSED = 1000  # then something is wrong with all of them
 
 _KEYS = {"saga_id": "saga_id", "sagaId": "saga_id", "input": "input", "labels": "labels"}
 
@@ -58,7 +59,8 @@ class Tally:
     """What has become of the lines."""
 
     states: Counter[saga_pb2.SagaState.ValueType] = field(default_factory=Counter)
-    refused: list[tuple[Line, SagadError]] = field(default_factory=list)
+    refused: list[tuple[int, str, SagadError]] = field(default_factory=list)
+    """Line, saga_id and why."""
     unavailable: SagadError | None = None
     started_at: float = field(default_factory=time.monotonic)
 
@@ -72,11 +74,16 @@ class Tally:
         self.states[saga.state] += 1
 
     def add_error(self, line: Line, error: SagadError) -> None:
-        """Count a line that was refused, or note that there is no use in going on."""
+        """Count a line that was refused, or note that the server is away."""
         if code_of(error) == UNAVAILABLE:
             self.unavailable = self.unavailable or error
         else:
-            self.refused.append((line, error))
+            self.refused.append((line.number, line.saga_id, error))
+
+    @property
+    def is_hopeless(self) -> bool:
+        """There is no use in going on."""
+        return self.unavailable is not None or len(self.refused) >= _MAX_REFUSED
 
 
 async def start_file(session: Session, template: Template, file: Path, concurrency: int) -> int:
@@ -117,7 +124,7 @@ async def _start_lines(
             await _start_line(client, template, line, tally)
             done = tally.sagas + len(tally.refused)
             bar.update(task, completed=done, rate=done / (time.monotonic() - tally.started_at))
-            if tally.unavailable is not None:
+            if tally.is_hopeless:
                 return
 
     async with session.client(patient=True) as client:
@@ -148,8 +155,8 @@ async def _start_line(client: Client, template: Template, line: Line, tally: Tal
 
 def _report(session: Session, template: Template, tally: Tally, total: int) -> int:
     took_s = max(time.monotonic() - tally.started_at, 1e-9)
-    for line, error in tally.refused[:_SHOWN]:
-        session.output.note(f"line {line.number}, saga {line.saga_id}: {error}")
+    for number, saga_id, error in tally.refused[:_SHOWN]:
+        session.output.note(f"line {number}, saga {saga_id}: {error}")
     if len(tally.refused) > _SHOWN:
         session.output.note(f"... and {len(tally.refused) - _SHOWN} more refusals")
     states = [(saga_state(state), str(count)) for state, count in sorted(tally.states.items())]
@@ -157,15 +164,16 @@ def _report(session: Session, template: Template, tally: Tally, total: int) -> i
         "sagas": tally.sagas,
         "states": {str(state): int(count) for state, count in states},
         "refused": [
-            {"line": line.number, "sagaId": line.saga_id, "reason": error.reason, "message": error.message}
-            for line, error in tally.refused
+            {"line": number, "sagaId": saga_id, "reason": error.reason, "message": error.message}
+            for number, saga_id, error in tally.refused
         ],
     }
     fields = [("lines", str(total)), ("sagas", str(tally.sagas)), ("refused", str(len(tally.refused)))]
     rate = ("took", f"{took_s:.1f} s, {tally.sagas / took_s:.0f}/s")
     session.output.show(data, Fields([*fields, rate]), Rows(("STATE", "SAGAS"), states))
-    if tally.unavailable is not None:
+    if tally.is_hopeless:
         session.output.note(f"stopped after {tally.sagas} of {total} sagas; the same command again goes on")
+    if tally.unavailable is not None:
         raise tally.unavailable
     if tally.refused:
         return REFUSED

@@ -73,6 +73,8 @@ def _load(files: list[str]) -> list[tuple[str, Definition]]:
             faults.append(str(error))
         except OSError as error:
             faults.append(f"{file}: cannot be read: {error.strerror}")
+        except UnicodeDecodeError:
+            faults.append(f"{file}: is not UTF-8")
     if faults:
         raise UsageError("\n".join(faults))
     return loaded

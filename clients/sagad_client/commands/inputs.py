@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import Parameter, Token
+from cyclopts.validators import Number
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
@@ -26,6 +27,9 @@ def _duration(_: Any, tokens: Sequence[Token]) -> Duration:
 def _instant(_: Any, tokens: Sequence[Token]) -> Timestamp:
     return parse_instant(tokens[0].value, datetime.now(UTC))
 
+
+NOT_NEGATIVE = Number(gte=0, lt=2**63)
+"""A count, or a revision."""
 
 DurationOption = Annotated[Duration, Parameter(converter=_duration, n_tokens=1, accepts_keys=False)]
 """An option such as `5m`."""

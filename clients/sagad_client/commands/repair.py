@@ -12,7 +12,7 @@ from sagad.v1 import saga_pb2, saga_service_pb2
 from sagad.v1.saga_pb2 import Saga
 from sagad_client.client import Client
 from sagad_client.commands.exits import OK, UsageError
-from sagad_client.commands.inputs import read_json, read_payload, read_text
+from sagad_client.commands.inputs import NOT_NEGATIVE, read_json, read_payload, read_text
 from sagad_client.commands.session import Session, SessionParameter
 from sagad_client.outcomes import failed, succeeded
 from sagad_client.terminal.text import saga_state
@@ -23,7 +23,9 @@ StepArgument = Annotated[str, Parameter(help="Its step.")]
 ReasonOption = Annotated[str, Parameter(help="Why, for those who read the saga's events; 1-500 characters.")]
 RevisionOption = Annotated[
     int | None,
-    Parameter(help="The saga's revision that you have decided on; default: the one it has now."),
+    Parameter(
+        validator=NOT_NEGATIVE, help="The saga's revision that you have decided on; default: the one it has now."
+    ),
 ]
 
 

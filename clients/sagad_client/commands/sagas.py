@@ -10,6 +10,7 @@ from cyclopts import Parameter
 from sagad.v1 import admin_service_pb2, saga_pb2
 from sagad_client.commands.exits import OK, UsageError
 from sagad_client.commands.filters import NO_FILTER, FilterOptions
+from sagad_client.commands.inputs import NOT_NEGATIVE
 from sagad_client.commands.session import Session, SessionParameter
 from sagad_client.durations import format_duration
 from sagad_client.pages import Pages
@@ -27,7 +28,7 @@ from sagad_client.terminal.views import (
 
 Item = TypeVar("Item")
 
-LimitOption = Annotated[int, Parameter(help="Show at most so many; 0 shows all. Default 50.")]
+LimitOption = Annotated[int, Parameter(validator=NOT_NEGATIVE, help="Show at most so many; 0 shows all. Default 50.")]
 
 
 async def get(
@@ -105,8 +106,6 @@ async def first(pages: Pages[Item], limit: int) -> AsyncIterator[Item]:
 
 
 def _page_size(limit: int) -> int:
-    if limit < 0:
-        raise UsageError(f"--limit must be 0 or more, not {limit}")
     return min(limit, 500) or 500
 
 

@@ -11,6 +11,7 @@ from rich.text import Text
 from sagad.v1 import admin_service_pb2
 from sagad_client.commands.exits import OK, UNAVAILABLE, UsageError
 from sagad_client.commands.filters import NO_FILTER, FilterOptions
+from sagad_client.commands.inputs import NOT_NEGATIVE
 from sagad_client.commands.session import SessionParameter
 from sagad_client.durations import format_duration
 from sagad_client.terminal.output import Cell, Fields, Rows
@@ -81,14 +82,14 @@ async def participants(*, session: SessionParameter) -> int:
 async def purge(
     *,
     filters: FilterOptions = NO_FILTER,
-    limit: Annotated[int, Parameter(help="Purge at most so many; 0 purges all. Default 1000.")] = 1000,
-    dry_run: Annotated[bool, Parameter(help="Count only, and purge nothing; counts up to 10000.")] = False,
+    limit: Annotated[
+        int, Parameter(validator=NOT_NEGATIVE, help="Purge at most so many; 0 purges all. Default 1000.")
+    ] = 1000,
+    dry_run: Annotated[bool, Parameter(help="Count only, up to --limit or 10000, and purge nothing.")] = False,
     yes: Annotated[bool, Parameter(name=["--yes", "-y"], help="Do not ask.")] = False,
     session: SessionParameter,
 ) -> int:
     """Remove the history of ended sagas; that they have ended, and how, stays known for 90 days."""
-    if limit < 0:
-        raise UsageError(f"--limit must be 0 or more, not {limit}")
     selected = filters.to_filter()
     if not dry_run and not yes:
         _confirm("all ended sagas" if filters == NO_FILTER else "the ended sagas that match")

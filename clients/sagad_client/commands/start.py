@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Group, Parameter
+from cyclopts.validators import Number
 
 from sagad.v1 import saga_pb2
 from sagad.v1.saga_pb2 import Saga
@@ -42,7 +43,10 @@ async def start(
         Path | None,
         Parameter(group=_FILE, help='File with a line {"saga_id": ..., "input": ..., "labels": {...}} for each saga.'),
     ] = None,
-    concurrency: Annotated[int, Parameter(group=_FILE, help="Starts under way at once, 1-256; default 64.")] = 64,
+    concurrency: Annotated[
+        int,
+        Parameter(validator=Number(gte=1, lte=256), group=_FILE, help="Starts under way at once, 1-256; default 64."),
+    ] = 64,
     session: SessionParameter,
 ) -> int:
     """Start a saga; when the command has ended, the saga is durable.
@@ -65,8 +69,6 @@ async def start(
         return await _start_one(session, template, id, input)
     if id or input is not None:
         raise UsageError("--file brings ids and inputs of its own: leave --id and --input out")
-    if not 1 <= concurrency <= 256:
-        raise UsageError(f"--concurrency must be 1-256, not {concurrency}")
     return await start_file(session, template, file, concurrency)
 
 

@@ -15,6 +15,7 @@ from sagad.v1 import saga_pb2
 from sagad.v1.saga_service_pb2 import WatchSagaResponse
 from sagad_client.client import Client
 from sagad_client.commands.exits import NOT_SUCCEEDED, OK
+from sagad_client.commands.inputs import NOT_NEGATIVE
 from sagad_client.commands.session import SessionParameter
 from sagad_client.errors import DeadlineExceeded
 from sagad_client.states import SETTLED
@@ -28,7 +29,9 @@ async def watch(
     saga_id: Annotated[str, Parameter(help="The saga.")],
     /,
     *,
-    after: Annotated[int, Parameter(help="Only what follows this revision; 0 shows the saga as it is first.")] = 0,
+    after: Annotated[
+        int, Parameter(validator=NOT_NEGATIVE, help="Only what follows this revision; 0 shows the saga as it is first.")
+    ] = 0,
     stay: Annotated[bool, Parameter(help="Go on watching a saga that is parked.")] = False,
     session: SessionParameter,
 ) -> int:

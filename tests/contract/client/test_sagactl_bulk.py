@@ -125,6 +125,17 @@ async def test_a_server_that_goes_away_ends_it_with_3_and_says_how_to_go_on(
     assert len(peer.seen) == 3
 
 
+async def test_a_file_that_is_refused_line_for_line_is_given_up(
+    peer: Counting, sagactl: Sagactl, tmp_path: Path
+) -> None:
+    peer.refuse = lambda request: Refusal("NOT_FOUND", "DEFINITION_NOT_FOUND", message="there is no definition 'odrer'")
+    result = await sagactl("start", "odrer", "--file", orders(tmp_path / "orders.jsonl", 1500))
+    assert result.code == 1
+    assert 1000 <= len(peer.seen) < 1500
+    assert "stopped after 0 of 1500 sagas" in result.err
+    assert result.err.count("there is no definition 'odrer'") == 20
+
+
 async def test_waiting_for_a_file_waits_for_every_saga(peer: Counting, sagactl: Sagactl, tmp_path: Path) -> None:
     result = await sagactl("start", "order", "--wait", "--file", orders(tmp_path / "orders.jsonl", 3), "-o", "json")
     assert (result.code, result.json["states"]) == (0, {"SUCCEEDED": 3})
