@@ -88,12 +88,7 @@ class Engine:
 
     def resume(self, active: ActiveSaga) -> None:
         """Goes on with a saga that was just taken over: waits where it waited, calls again what was in flight."""
-        now_s = self.clock.monotonic()
-        for index, step in enumerate(active.saga.steps):
-            if step.state in _WAITING:
-                left_ms = step.delay_ms - active.elapsed_ms(step.changed_revision, now_s)
-                self._arm(active, index, max(0, left_ms))
-        self._arm_deadline(active)
+        self._arm_all(active)
         self.submit(active, Recover())
 
     def submit(self, active: ActiveSaga, what: Input, done: Done | None = None) -> None:
@@ -172,6 +167,8 @@ class Engine:
         for done in dones:
             done(active.snapshot())
         self._act(active, decision)
+        if write.epoch != write.guard_epoch:  # it was at rest until now: no timer of it is armed
+            self._arm_all(active)
         self._go_on(active)
 
     def taken_over(self, write: Write) -> None:
@@ -266,6 +263,15 @@ class Engine:
             call.step, call.direction, call.generation, call.attempt, outcome, elapsed_ms, self.random.random()
         )
         self.submit(active, answered)
+
+    def _arm_all(self, active: ActiveSaga) -> None:
+        """Goes on with every wait where it was."""
+        now_s = self.clock.monotonic()
+        for index, step in enumerate(active.saga.steps):
+            if step.state in _WAITING and index not in active.timers:
+                left_ms = step.delay_ms - active.elapsed_ms(step.changed_revision, now_s)
+                self._arm(active, index, max(0, left_ms))
+        self._arm_deadline(active)
 
     def _arm(self, active: ActiveSaga, index: int, delay_ms: int) -> None:
         revision = active.saga.steps[index].changed_revision

@@ -1,5 +1,7 @@
 """A node takes over what its predecessor left."""
 
+import asyncio
+
 import pytest
 from support.definitions import definition, pivot, step
 from support.play import TIMED_OUT, refused
@@ -196,3 +198,31 @@ async def test_a_drained_node_leaves_no_ambiguity_behind() -> None:
     saga_now = await world.saga("a")
     assert not saga_now.steps[1].may_have_happened
     assert saga_now.steps[1].state is StepState.RUNNING
+
+
+async def test_a_wait_goes_on_after_a_saga_parked_as_a_whole_is_retried(monkeypatch: pytest.MonkeyPatch) -> None:
+    slow = {"initialBackoff": "20s", "maxBackoff": "20s"}
+    world = await booted(definition(step("left", retry=slow), step("right"), step("end", "left", "right")))
+    await world.start("a")
+    await world.answer("a:left", TIMED_OUT)
+    real = world.engine._write
+
+    def poisoned(active: object, decision: object) -> object:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(world.engine, "_write", poisoned)
+    await world.answer("a:right", DONE)
+    monkeypatch.setattr(world.engine, "_write", real)
+    saga = await world.saga("a")
+    assert saga.incident is ParkingReason.INTERNAL
+    await world.advance(6)
+    retrying = asyncio.ensure_future(
+        world.commands.retry(
+            ("default", "a"), revision=saga.revision, step_id="", new_input=None, reason="mended", actor="me"
+        )
+    )
+    await world.settle()
+    await retrying
+    assert "a:left" not in world.transport.sent[2:]
+    await world.advance(4.1)
+    assert world.transport.sent[-1] == "a:left"
