@@ -1,0 +1,116 @@
+"""The server itself: reflection, health, TLS, its port."""
+
+import subprocess
+from pathlib import Path
+
+import grpc
+import pytest
+from google.protobuf import descriptor_pb2
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+from support.scripted_participant import ScriptedParticipant
+from support.server import Server, refused, running_server
+
+from sagad.v1 import admin_service_pb2
+from sagad_server.api.server import SERVICES, ListenError, listen
+from sagad_server.config_sections import Grpc
+from sagad_server.storage.store import Store
+
+SERVING = health_pb2.HealthCheckResponse.SERVING
+NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+HEALTH = "grpc.health.v1.Health"
+REFLECTION = "grpc.reflection.v1alpha.ServerReflection"
+
+
+async def reflected(server: Server, **fields: str) -> reflection_pb2.ServerReflectionResponse:
+    stub = reflection_pb2_grpc.ServerReflectionStub(server.channel)
+    stream = stub.ServerReflectionInfo(iter([reflection_pb2.ServerReflectionRequest(**fields)]))
+    return await stream.read()
+
+
+async def test_reflection_lists_every_service(server: Server) -> None:
+    answer = await reflected(server, list_services="")
+    assert {one.name for one in answer.list_services_response.service} == {*SERVICES, HEALTH, REFLECTION}
+
+
+@pytest.mark.parametrize("service", [*SERVICES, HEALTH, REFLECTION])
+async def test_reflection_describes_every_service(server: Server, service: str) -> None:
+    answer = await reflected(server, file_containing_symbol=service)
+    files = [
+        descriptor_pb2.FileDescriptorProto.FromString(raw)
+        for raw in answer.file_descriptor_response.file_descriptor_proto
+    ]
+    assert service in {f"{file.package}.{one.name}" for file in files for one in file.service}
+
+
+@pytest.mark.parametrize("service", ["", *SERVICES])
+async def test_health_is_told_for_the_whole_and_for_each_service(server: Server, service: str) -> None:
+    stub = health_pb2_grpc.HealthStub(server.channel)
+    request = health_pb2.HealthCheckRequest(service=service)
+    assert (await stub.Check(request)).status == SERVING
+    server.health.set_serving(False)
+    assert (await stub.Check(request)).status == NOT_SERVING
+
+
+async def test_everybody_who_watches_the_health_hears_of_changes_whoever_leaves(server: Server) -> None:
+    stub = health_pb2_grpc.HealthStub(server.channel)
+    watches = [stub.Watch(health_pb2.HealthCheckRequest()) for _ in range(3)]
+    assert [(await watch.read()).status for watch in watches] == [SERVING] * 3
+    watches.pop().cancel()
+    for serving, status in ((False, NOT_SERVING), (True, SERVING)):
+        server.health.set_serving(serving)
+        assert [(await watch.read()).status for watch in watches] == [status] * 2
+    for watch in watches:
+        watch.cancel()
+
+
+async def test_the_health_of_an_unknown_service_is_not_known(server: Server) -> None:
+    stub = health_pb2_grpc.HealthStub(server.channel)
+    refusal = await refused(stub.Check(health_pb2.HealthCheckRequest(service="nothing")))
+    assert refusal.code is grpc.StatusCode.NOT_FOUND
+    watch = stub.Watch(health_pb2.HealthCheckRequest(service="nothing"))
+    assert (await watch.read()).status == health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
+    watch.cancel()
+
+
+async def test_a_port_that_is_taken_is_not_shared(server: Server) -> None:
+    config = Grpc(address=server.address)
+    second = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
+    with pytest.raises(ListenError, match=f"cannot listen on {server.address}"):
+        listen(second, config)
+    await second.stop(None)
+
+
+@pytest.fixture(scope="session")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """(certificate, key) of localhost."""
+    folder = tmp_path_factory.mktemp("tls")
+    cert, key = folder / "cert.pem", folder / "key.pem"
+    command = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 1 -subj /CN=localhost"
+    names = ["-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1", "-keyout", str(key), "-out", str(cert)]
+    subprocess.run([*command.split(), *names], check=True, capture_output=True)
+    return cert, key
+
+
+async def test_with_a_certificate_it_serves_over_tls_only(
+    store: Store, participant: ScriptedParticipant, certificate: tuple[Path, Path]
+) -> None:
+    cert, key = certificate
+    config = Grpc(address="127.0.0.1:0", tls_cert_file=cert, tls_key_file=key)
+    credentials = grpc.ssl_channel_credentials(cert.read_bytes())
+    async with running_server(store, participant, config=config, credentials=credentials) as server:
+        info = await server.admin.GetServerInfo(admin_service_pb2.GetServerInfoRequest())
+        assert info.name == "sagad"
+        async with grpc.aio.insecure_channel(server.address) as plain:
+            with pytest.raises(grpc.aio.AioRpcError) as error:
+                await plain.unary_unary("/sagad.v1.AdminService/GetServerInfo")(b"")
+            assert error.value.code() is grpc.StatusCode.UNAVAILABLE
+
+
+async def test_a_certificate_that_is_none_is_refused_with_a_message(tmp_path: Path) -> None:
+    broken = tmp_path / "broken.pem"
+    broken.write_text("no certificate")
+    server = grpc.aio.server()
+    with pytest.raises(ListenError, match="cannot listen on"):
+        listen(server, Grpc(address="127.0.0.1:0", tls_cert_file=broken, tls_key_file=broken))
+    await server.stop(None)
