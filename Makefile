@@ -33,12 +33,17 @@ check: .venv-dev/.stamp ## lint, format, types, import rules, contract, generate
 	$(DEV)/buf lint
 	$(DEV)/buf breaking --against proto/baseline.binpb
 	$(DEV)/python tools/generate.py --check
+	$(DEV)/python tools/contract_reference.py --check
 
 bench: .venv/.stamp ## sagas/s, latency and CPU beside the barest durable write path
 	.venv/bin/python -m bench $(ARGS)
 
-generate: .venv-dev/.stamp ## Python from the .proto files
+generate: .venv-dev/.stamp ## Python from the .proto files, and the made parts of docs/
 	$(DEV)/python tools/generate.py
+	$(DEV)/python tools/contract_reference.py
+	$(DEV)/python tools/config_reference.py
+	$(DEV)/python tools/command_reference.py
+	$(DEV)/python tools/state_diagrams.py
 
 baseline: .venv-dev/.stamp ## the contract that later ones must not break; only at a release
 	$(DEV)/buf build --output proto/baseline.binpb
