@@ -5,12 +5,13 @@ import json
 import random
 import sys
 import time
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from rich.console import Console
 from rich.progress import Progress
 
-from sagad.v1.saga_pb2 import SagaEvent, SagaFilter, SagaState, StepChange, StepState
+from sagad.v1.saga_pb2 import SagaFilter, SagaState, Step, StepChange, StepState
 from sagad_client import Client, SagadError
 from sagad_examples import ledger
 from sagad_examples.local import Local, LocalError, Process, stopping
@@ -19,6 +20,7 @@ from sagad_server.embedded import EmbeddedPostgresError
 ORDERS = 300
 _CONCURRENCY = 32
 _END_TIMEOUT_S = 30.0
+_NOT_STARTED = StepState.STEP_STATE_NOT_STARTED
 _ENDED = {SagaState.SAGA_STATE_SUCCEEDED, SagaState.SAGA_STATE_COMPENSATED}
 
 
@@ -60,22 +62,18 @@ class Demo:
         # The payment is taken, but its first answer never comes: the saga is in the middle when sagad dies.
         await self._start(order, labels={"example-fault": "payment=late:1"})
         saga_id = str(order["order_id"])
-        async for message in self._client.watch(saga_id):
-            if message.WhichOneof("update") == "event":
-                self._show(message.event)
-            saga = await self._client.get(saga_id)
-            if saga.steps[1].state == StepState.STEP_STATE_RUNNING:
-                break
+        await self._follow(saga_id, SagaState.SAGA_STATE_SUCCEEDED, on_charge=self._kill)
+        saga = await self._client.get(saga_id)
+        self._console.print(f"  charge was called {saga.steps[1].attempt} times with one key, and charged once")
+
+    async def _kill(self) -> None:
         await asyncio.sleep(0.3)  # the payment's effect is there now, its answer is not
         self._processes[-1].kill()
-        self._console.print("  [bold red]sagad is dead[/]")
+        self._console.print("              [bold red]sagad is dead[/]")
         self._processes[-1] = self._local.sagad()
         restarted = time.monotonic()
         await self._local.ready(self._client, *self._processes)
-        self._console.print(f"  [bold green]sagad is back[/] after {time.monotonic() - restarted:.1f} s")
-        await self._follow(saga_id, SagaState.SAGA_STATE_SUCCEEDED)
-        saga = await self._client.get(saga_id)
-        self._console.print(f"  charge was called {saga.steps[1].attempt} times with one key, and charged once")
+        self._console.print(f"              [bold green]sagad is back[/] after {time.monotonic() - restarted:.1f} s")
 
     async def many(self, folder: Path) -> None:
         self._title(f"4. A file of {ORDERS} orders, some of which cannot be done")
@@ -121,16 +119,26 @@ class Demo:
         saga = await self._client.start("order", order, saga_id=str(order["order_id"]), labels=labels)
         self._console.print(f"  StartSaga {saga.saga_id} {json.dumps(order)}")
 
-    async def _follow(self, saga_id: object, wanted: SagaState.ValueType) -> None:
-        """Shows the transitions live, until the end."""
+    async def _follow(
+        self, saga_id: object, wanted: SagaState.ValueType, on_charge: Callable[[], Awaitable[None]] | None = None
+    ) -> None:
+        """Shows the transitions live, until the end; the watch resumes by itself where sagad dies."""
         state = SagaState.SAGA_STATE_UNSPECIFIED
         async with asyncio.timeout(_END_TIMEOUT_S):
             async for message in self._client.watch(str(saga_id)):
                 if message.WhichOneof("update") == "event":
-                    self._show(message.event)
+                    changes = message.event.changes
                     state = message.event.state
+                    self._show(message.revision, state, ", ".join(_change(change) for change in changes))
+                    moved = {change.step_id: change.state for change in changes}
                 else:
                     state = message.snapshot.state
+                    steps = [step for step in message.snapshot.steps if step.state != _NOT_STARTED]
+                    self._show(message.revision, state, ", ".join(_change(step) for step in steps))
+                    moved = {step.step_id: step.state for step in steps}
+                if on_charge is not None and moved.get("charge") == StepState.STEP_STATE_RUNNING:
+                    at_charge, on_charge = on_charge, None
+                    await at_charge()
         self._note(str(saga_id), state)
         if state != wanted:
             raise DemoError(f"saga {saga_id} ended {SagaState.Name(state)}, not {SagaState.Name(wanted)}")
@@ -140,12 +148,11 @@ class Demo:
             raise DemoError(f"saga {saga_id} is {SagaState.Name(state)}, which is no end")
         self.ended[saga_id] = state == SagaState.SAGA_STATE_SUCCEEDED
 
-    def _show(self, event: SagaEvent) -> None:
-        state = SagaState.Name(event.state).removeprefix("SAGA_STATE_")
-        colour = {"SUCCEEDED": "green", "COMPENSATING": "yellow", "COMPENSATED": "yellow"}.get(state, "cyan")
-        changes = ", ".join(_change(change) for change in event.changes)
+    def _show(self, revision: int, state: SagaState.ValueType, changes: str) -> None:
+        name = SagaState.Name(state).removeprefix("SAGA_STATE_")
+        colour = {"SUCCEEDED": "green", "COMPENSATING": "yellow", "COMPENSATED": "yellow"}.get(name, "cyan")
         elapsed_ms = (time.monotonic() - self._began) * 1000
-        self._console.print(f"  {elapsed_ms:7.0f} ms  {event.revision:>2}  [{colour}]{state:<12}[/] {changes}")
+        self._console.print(f"  {elapsed_ms:7.0f} ms  {revision:>2}  [{colour}]{name:<12}[/] {changes}")
 
     def _title(self, text: str) -> None:
         self._console.print(f"\n[bold]{text}[/]")
@@ -171,7 +178,7 @@ class Demo:
         return orders
 
 
-def _change(change: StepChange) -> str:
+def _change(change: StepChange | Step) -> str:
     state = StepState.Name(change.state).removeprefix("STEP_STATE_").lower().replace("_", " ")
     why = f" ({change.failure.reason})" if change.HasField("failure") else ""
     return f"{change.step_id} {state}{why}"
@@ -204,7 +211,7 @@ async def _run(console: Console) -> None:
 
 
 def main() -> None:
-    console = Console(highlight=False)
+    console = Console(highlight=False, soft_wrap=True)
     try:
         asyncio.run(_run(console))
     except (DemoError, LocalError, EmbeddedPostgresError, SagadError, TimeoutError) as error:
