@@ -6,14 +6,24 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import asyncpg
+
 from sagad_server.domain.states import EventCause, SagaState
 from sagad_server.storage.memory import MemoryStore
 from sagad_server.storage.memory_database import MemoryDatabase
+from sagad_server.storage.postgres import PostgresSettings, PostgresStore
 from sagad_server.storage.store import Batch, Key, LoadedSaga, NewSaga, Node, SagaFilter, Store, StoredDefinition, Write
 
 NAMESPACE = "default"
 DEFINITION_ID = "order"
 VERSION = "1.0.0"
+
+AGE = """
+UPDATE sagad.saga SET
+    create_time = create_time - $1::interval, update_time = update_time - $1::interval,
+    wake_at = wake_at - $1::interval, end_time = end_time - $1::interval,
+    park_time = park_time - $1::interval, purge_time = purge_time - $1::interval
+"""
 
 
 def key(saga_id: str, namespace: str = NAMESPACE) -> Key:
@@ -98,7 +108,7 @@ class Backend:
     async def commit(self, *writes: Write) -> None:
         """Commits and expects all of it to be written."""
         committed = await self.store.commit(batch(*writes))
-        assert sorted(committed.keys) == sorted(write.key for write in writes)
+        assert committed.keys == {write.key for write in writes}
 
     async def purge_all(self) -> None:
         """Makes tombstones of all that has ended, of which there must be some."""
@@ -130,3 +140,19 @@ def memory_backend() -> Backend:
 
     database = MemoryDatabase(now)
     return Backend(lambda: MemoryStore(database), die, age)
+
+
+def postgres_backend(dsn: str) -> Backend:
+    async def age(by: timedelta) -> None:
+        connection = await asyncpg.connect(dsn)
+        try:
+            await connection.execute(AGE, by)
+        finally:
+            await connection.close()
+
+    def die(store: Store) -> None:
+        assert isinstance(store, PostgresStore)
+        store.die()
+
+    settings = PostgresSettings(dsn=dsn, pool_max_size=2)
+    return Backend(lambda: PostgresStore(settings), die, age)

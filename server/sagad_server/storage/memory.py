@@ -72,7 +72,7 @@ class MemoryStore:
         for write in batch.writes:
             require_storable(write)
         database, owner, now = self.database, self._instance_id, self.database.now()
-        return Committed([w.key for w in batch.writes if database.write(w, owner, batch.batch_id, now)], now)
+        return Committed({w.key for w in batch.writes if database.write(w, owner, batch.batch_id, now)}, now)
 
     async def resolve(self, keys: Sequence[Key]) -> dict[Key, RowState]:
         if self._instance_id is None:
@@ -153,8 +153,9 @@ class MemoryStore:
         return _counts(saga.row.state for saga in self._opened().sagas.values() if saga.row.state not in ENDED)
 
     async def stranded(self) -> list[Key]:
-        owned = (key for key, saga in self._opened().sagas.items() if saga.row.owner == self._instance_id)
-        return [key for key in owned if self.database.sagas[key].row.state in MOVING][:MAX_STRANDED]
+        rows = (saga.row for saga in self._opened().sagas.values())
+        owned = (row for row in rows if row.owner == self._instance_id and row.state in MOVING)
+        return [row.key for row in sorted(owned, key=lambda row: row.update_time)[:MAX_STRANDED]]
 
     async def purge(
         self, namespace: str | None, selection: SagaFilter, ended_before: timedelta, limit: int, *, dry_run: bool

@@ -4,7 +4,7 @@ Bodies are bytes here: `sagad.storage.v1` messages that only `engine/records.py`
 database's own; nobody compares them with another clock.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Protocol
@@ -28,6 +28,10 @@ class Retryable(Exception):  # noqa: N818 - a plea, not an error
 
 class SchemaTooNew(Exception):  # noqa: N818
     """The database was migrated by a newer sagad than this one."""
+
+
+class SchemaTooOld(Exception):  # noqa: N818
+    """The database lacks migrations, and was not to be migrated."""
 
 
 class NodeAlreadyRunning(Exception):  # noqa: N818
@@ -88,7 +92,7 @@ class Committed:
     """What a commit wrote. A key that is missing was not written by it: ask `resolve`. If that finds no row either, a
     new saga may be sent once more; missing again, and still without a row, its definition version is gone."""
 
-    keys: Collection[Key]
+    keys: Set[Key]
     time: datetime
 
 
@@ -229,7 +233,8 @@ class Store(Protocol):
     """
 
     async def open(self, node_name: str) -> Node:
-        """Registers a new incarnation of `node_name`. Raises NodeAlreadyRunning, SchemaTooNew."""
+        """Registers a new incarnation of `node_name`. Raises NodeAlreadyRunning, SchemaTooNew,
+        SchemaTooOld."""
 
     async def close(self) -> None:
         """Gives everything back; what was uncommitted is lost."""
@@ -285,7 +290,8 @@ class Store(Protocol):
         """All sagas of all namespaces that have not ended, by state: cheap, for metrics."""
 
     async def stranded(self) -> list[Key]:
-        """Keys of moving sagas that this node owns, at most 1,000: the caller compares them with its memory."""
+        """Keys of moving sagas that this node owns, those that have not changed for longest, at most 1,000: the caller
+        compares them with its memory."""
 
     async def purge(
         self, namespace: str | None, selection: SagaFilter, ended_before: timedelta, limit: int, *, dry_run: bool

@@ -1,0 +1,39 @@
+"""Definition versions in the database."""
+
+from sagad_server.storage.definitions import in_use, require_room
+from sagad_server.storage.postgres.pool import Pool
+from sagad_server.storage.postgres.queries import load_queries
+from sagad_server.storage.postgres.rows import stored_definition
+from sagad_server.storage.store import StoredDefinition
+
+LOCK = 0x73616761640002  # "sagad" and a number
+SQL = load_queries("definitions")
+
+
+async def create(pool: Pool, definition: StoredDefinition, max_definitions: int, max_steps: int) -> StoredDefinition:
+    """See `Store.create_definition`."""
+    key = (definition.namespace, definition.definition_id, definition.version)
+    async with pool.transaction() as connection:
+        await connection.execute(SQL["lock"], LOCK)
+        if standing := await connection.fetchrow(SQL["get"], *key):
+            return stored_definition(standing)
+        totals = await connection.fetchrow(SQL["count"])
+        assert totals is not None
+        require_room(definition, totals["definitions"], totals["steps"], max_definitions, max_steps)
+        created = await connection.fetchrow(
+            SQL["create"], *key, definition.active, definition.step_count, definition.body
+        )
+        assert created is not None
+        return stored_definition(created)
+
+
+async def delete(pool: Pool, namespace: str, definition_id: str, version: str) -> bool:
+    """See `Store.delete_definition`."""
+    key = (namespace, definition_id, version)
+    async with pool.transaction() as connection:
+        if await connection.fetchval(SQL["lock_for_delete"], *key) is None:
+            return False
+        if await connection.fetchval(SQL["in_use"], *key):
+            raise in_use(definition_id, version)
+        await connection.execute(SQL["delete"], *key)
+        return True

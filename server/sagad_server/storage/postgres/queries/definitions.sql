@@ -1,0 +1,43 @@
+-- name: lock
+-- One creation at a time, so that the bounds hold.
+SELECT pg_advisory_xact_lock($1)
+
+-- name: get
+SELECT * FROM sagad.definition
+WHERE namespace = $1 AND definition_id = $2 AND version = $3
+
+-- name: list
+SELECT * FROM sagad.definition
+WHERE namespace = $1 AND ($2 = '' OR definition_id = $2)
+
+-- name: count
+SELECT count(*) AS definitions, coalesce(sum(step_count), 0)::bigint AS steps
+FROM sagad.definition
+
+-- name: create
+INSERT INTO sagad.definition (namespace, definition_id, version, active, step_count, body)
+VALUES ($1, $2, $3, $4, $5, $6)
+RETURNING *
+
+-- name: set_active
+UPDATE sagad.definition
+SET active = $4
+WHERE namespace = $1 AND definition_id = $2 AND version = $3
+RETURNING *
+
+-- name: lock_for_delete
+-- Waits for those who start sagas of it, and makes later ones wait until the deletion is decided.
+SELECT 1 FROM sagad.definition
+WHERE namespace = $1 AND definition_id = $2 AND version = $3
+FOR UPDATE
+
+-- name: in_use
+-- Another statement than the lock's: only a later snapshot shows what was started while the lock was awaited.
+SELECT EXISTS (
+    SELECT FROM sagad.saga
+    WHERE namespace = $1 AND definition_id = $2 AND version = $3
+)
+
+-- name: delete
+DELETE FROM sagad.definition
+WHERE namespace = $1 AND definition_id = $2 AND version = $3

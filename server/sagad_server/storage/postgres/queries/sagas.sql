@@ -1,0 +1,190 @@
+-- name: claim
+-- Takes over due sagas that move and are not ours: those without owner, and those of others, which are dead. The branches
+-- are ranges of the index saga_moving, and ORDER BY makes the planner see them so. Only rows that nobody is writing.
+WITH excluded AS MATERIALIZED (
+    SELECT * FROM unnest($3::text[], $4::text[])
+),
+picked AS MATERIALIZED (
+    SELECT * FROM (
+        SELECT ctid FROM sagad.saga
+        WHERE state IN (1, 2) AND owner < $1 AND (namespace, saga_id) NOT IN (TABLE excluded)
+        ORDER BY owner, wake_at LIMIT $2 FOR UPDATE SKIP LOCKED
+    ) AS dead_1
+    UNION ALL
+    SELECT * FROM (
+        SELECT ctid FROM sagad.saga
+        WHERE state IN (1, 2) AND owner > $1 AND (namespace, saga_id) NOT IN (TABLE excluded)
+        ORDER BY owner, wake_at LIMIT $2 FOR UPDATE SKIP LOCKED
+    ) AS dead_2
+    UNION ALL
+    SELECT * FROM (
+        SELECT ctid FROM sagad.saga
+        WHERE state IN (1, 2) AND owner IS NULL AND wake_at IS NULL AND (namespace, saga_id) NOT IN (TABLE excluded)
+        ORDER BY owner, wake_at LIMIT $2 FOR UPDATE SKIP LOCKED
+    ) AS released
+    UNION ALL
+    SELECT * FROM (
+        SELECT ctid FROM sagad.saga
+        WHERE state IN (1, 2) AND owner IS NULL AND wake_at <= now() AND (namespace, saga_id) NOT IN (TABLE excluded)
+        ORDER BY owner, wake_at LIMIT $2 FOR UPDATE SKIP LOCKED
+    ) AS due
+    LIMIT $2
+)
+UPDATE sagad.saga
+SET epoch = epoch + 1, owner = $1, wake_at = NULL
+WHERE ctid = ANY (ARRAY(SELECT ctid FROM picked))
+RETURNING namespace, saga_id
+
+-- name: claim_one
+UPDATE sagad.saga
+SET epoch = epoch + 1, owner = $1, wake_at = NULL
+WHERE namespace = $2 AND saga_id = $3 AND state IN (1, 2) AND owner IS DISTINCT FROM $1
+RETURNING namespace, saga_id
+
+-- name: load
+-- Rows with their whole journals, in columns: one snapshot, one row for each saga.
+SELECT s.*, now() AS now, j.*
+FROM unnest($1::text[], $2::text[]) AS k (namespace, saga_id),
+LATERAL (
+    SELECT * FROM sagad.saga WHERE namespace = k.namespace AND saga_id = k.saga_id OFFSET 0
+) AS s,
+LATERAL (
+    SELECT
+        array_agg(e.revision) AS revisions,
+        array_agg(e.cause) AS causes,
+        array_agg(e.time) AS times,
+        array_agg(e.body) AS bodies,
+        array_agg(e.payload) AS payloads
+    FROM (
+        SELECT * FROM sagad.event
+        WHERE namespace = k.namespace AND saga_id = k.saga_id
+        ORDER BY revision
+    ) AS e
+) AS j
+
+-- name: count_crash
+UPDATE sagad.saga
+SET crashes = least(crashes + 1, 32767)
+WHERE namespace = $1 AND saga_id = $2
+RETURNING crashes
+
+-- name: park
+WITH parked AS (
+    UPDATE sagad.saga
+    SET state = 3,
+        revision = revision + 1,
+        owner = NULL,
+        wake_at = NULL,
+        parking_mask = parking_mask | (1 << $5),
+        incident_id = $6,
+        park_time = now(),
+        update_time = now()
+    WHERE namespace = $1 AND saga_id = $2 AND revision = $3 AND epoch = $4 AND state IN (1, 2)
+    RETURNING revision
+)
+INSERT INTO sagad.event (namespace, saga_id, revision, batch_id, cause, time, relay_partition, body)
+SELECT $1, $2, revision, gen_random_uuid(), $7, now(), $8, $9
+FROM parked
+RETURNING 1
+
+-- name: get_row
+SELECT * FROM sagad.saga
+WHERE namespace = $1 AND saga_id = $2
+
+-- name: list
+-- {where} and the parameters' numbers are filled in by selection.py.
+SELECT * FROM sagad.saga
+WHERE {where}
+ORDER BY create_time DESC, saga_id
+LIMIT {limit}
+
+-- name: stats
+-- One row for each state, and one without for all of them.
+SELECT
+    state,
+    count(*) AS count,
+    percentile_disc(ARRAY[0.5, 0.9, 0.99]) WITHIN GROUP (ORDER BY end_time - create_time) AS durations,
+    min(create_time) FILTER (WHERE end_time IS NULL) AS oldest
+FROM sagad.saga
+WHERE {where}
+GROUP BY GROUPING SETS ((state), ())
+
+-- name: list_events
+SELECT * FROM sagad.event
+WHERE namespace = $1 AND saga_id = $2 AND revision > $3
+ORDER BY revision
+LIMIT $4
+
+-- name: count_by_state
+-- Each half reads one partial index.
+SELECT state, count(*) AS count FROM sagad.saga WHERE state IN (1, 2) GROUP BY state
+UNION ALL
+SELECT state, count(*) FROM sagad.saga WHERE state = 3 GROUP BY state
+
+-- name: stranded
+-- Those that have not changed for longest: what nobody drives is among them.
+SELECT namespace, saga_id FROM sagad.saga
+WHERE owner = $1 AND state IN (1, 2)
+ORDER BY update_time
+LIMIT 1000
+
+-- name: await_rows
+-- Waits until whatever is under way on these rows has ended.
+SELECT 1
+FROM unnest($1::text[], $2::text[]) AS k (namespace, saga_id),
+LATERAL (
+    SELECT FROM sagad.saga AS s WHERE s.namespace = k.namespace AND s.saga_id = k.saga_id FOR UPDATE
+) AS s
+
+-- name: row_states
+SELECT k.namespace, k.saga_id, s.uid, s.epoch, s.revision, e.batch_id, coalesce(e.time, s.update_time) AS time
+FROM unnest($1::text[], $2::text[]) AS k (namespace, saga_id),
+LATERAL (
+    SELECT * FROM sagad.saga AS s WHERE s.namespace = k.namespace AND s.saga_id = k.saga_id OFFSET 0
+) AS s
+LEFT JOIN sagad.event AS e
+    ON e.namespace = s.namespace AND e.saga_id = s.saga_id AND e.revision = s.revision
+
+-- name: forget
+DELETE FROM sagad.saga
+WHERE ctid = ANY (ARRAY(
+    SELECT ctid FROM sagad.saga
+    WHERE purge_time <= now() - $1::interval
+    ORDER BY purge_time LIMIT $2 FOR UPDATE SKIP LOCKED
+))
+RETURNING 1
+
+-- name: purgeable
+-- Those that ended first, and that nobody is writing.
+SELECT namespace, saga_id FROM sagad.saga
+WHERE {where} AND state IN (4, 5, 6) AND end_time <= now() - {age}::interval
+ORDER BY end_time
+LIMIT {limit}
+FOR UPDATE SKIP LOCKED
+
+-- name: purge_events
+DELETE FROM sagad.event
+WHERE ctid = ANY (ARRAY(
+    SELECT e.ctid
+    FROM unnest($1::text[], $2::text[]) AS k (namespace, saga_id),
+    LATERAL (
+        SELECT ctid FROM sagad.event AS e WHERE e.namespace = k.namespace AND e.saga_id = k.saga_id OFFSET 0
+    ) AS e
+))
+
+-- name: purge_rows
+UPDATE sagad.saga
+SET purge_time = now(),
+    definition_id = NULL,
+    version = NULL,
+    labels = '{}',
+    incident_id = '',
+    park_time = NULL,
+    body = ''
+WHERE ctid = ANY (ARRAY(
+    SELECT s.ctid
+    FROM unnest($1::text[], $2::text[]) AS k (namespace, saga_id),
+    LATERAL (
+        SELECT ctid FROM sagad.saga AS s WHERE s.namespace = k.namespace AND s.saga_id = k.saga_id OFFSET 0
+    ) AS s
+))

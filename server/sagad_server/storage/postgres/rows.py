@@ -1,0 +1,82 @@
+"""What the store's dataclasses are in the database."""
+
+import hashlib
+import json
+from functools import lru_cache
+
+import asyncpg
+
+from sagad_server.storage.store import EventRow, LoadedSaga, RowState, SagaRow, StoredDefinition
+
+RELAY_PARTITIONS = 64
+
+
+@lru_cache(maxsize=16_384)
+def relay_partition(namespace: str, saga_id: str) -> int:
+    """Which relay reads a saga's events: fixed for ever."""
+    digest = hashlib.sha256(f"{namespace}\0{saga_id}".encode()).digest()
+    return int.from_bytes(digest[:8]) % RELAY_PARTITIONS
+
+
+def saga_row(record: asyncpg.Record) -> SagaRow:
+    return SagaRow(
+        namespace=record["namespace"],
+        saga_id=record["saga_id"],
+        uid=record["uid"],
+        definition_id=record["definition_id"] or "",
+        version=record["version"] or "",
+        state=record["state"],
+        revision=record["revision"],
+        epoch=record["epoch"],
+        owner=record["owner"],
+        labels=json.loads(record["labels"]),
+        request_hash=record["request_hash"],
+        parking_mask=record["parking_mask"],
+        category=record["category"],
+        incident_id=record["incident_id"],
+        park_time=record["park_time"],
+        create_time=record["create_time"],
+        update_time=record["update_time"],
+        end_time=record["end_time"],
+        purge_time=record["purge_time"],
+        body=record["body"],
+    )
+
+
+def event_row(record: asyncpg.Record) -> EventRow:
+    return EventRow(
+        namespace=record["namespace"],
+        saga_id=record["saga_id"],
+        revision=record["revision"],
+        cause=record["cause"],
+        time=record["time"],
+        body=record["body"],
+        payload=record["payload"] or b"",
+    )
+
+
+def loaded_saga(record: asyncpg.Record) -> LoadedSaga:
+    """From a row of the statement `load`, whose journal is in arrays: null if there is none."""
+    row = saga_row(record)
+    columns = [record[name] or () for name in ("revisions", "causes", "times", "bodies", "payloads")]
+    events = [
+        EventRow(row.namespace, row.saga_id, revision, cause, time, body, payload or b"")
+        for revision, cause, time, body, payload in zip(*columns, strict=True)
+    ]
+    return LoadedSaga(row, events, record["now"])
+
+
+def row_state(record: asyncpg.Record) -> RowState:
+    return RowState(record["uid"], record["epoch"], record["revision"], record["batch_id"], record["time"])
+
+
+def stored_definition(record: asyncpg.Record) -> StoredDefinition:
+    return StoredDefinition(
+        namespace=record["namespace"],
+        definition_id=record["definition_id"],
+        version=record["version"],
+        active=record["active"],
+        step_count=record["step_count"],
+        create_time=record["create_time"],
+        body=record["body"],
+    )

@@ -1,0 +1,244 @@
+"""The store on PostgreSQL."""
+
+import secrets
+from collections.abc import Callable, Collection, Sequence
+from datetime import datetime, timedelta
+from uuid import UUID, uuid4
+
+from sagad_server.domain.states import EventCause
+from sagad_server.storage.postgres import definitions
+from sagad_server.storage.postgres.connect import AnyConnection, Connection, unavailable
+from sagad_server.storage.postgres.lock import NODES, DatabaseLock
+from sagad_server.storage.postgres.migrate import migrate, require_current
+from sagad_server.storage.postgres.pool import Pool
+from sagad_server.storage.postgres.resolve import SAGAS, resolve
+from sagad_server.storage.postgres.rows import event_row, loaded_saga, relay_partition, saga_row, stored_definition
+from sagad_server.storage.postgres.selection import Parameters, following, where
+from sagad_server.storage.postgres.settings import PostgresSettings
+from sagad_server.storage.postgres.writer import Writer
+from sagad_server.storage.store import (
+    Batch,
+    Committed,
+    DatabaseInfo,
+    EventRow,
+    Key,
+    LoadedSaga,
+    Node,
+    Retryable,
+    RowState,
+    SagaFilter,
+    SagaRow,
+    Stats,
+    StoredDefinition,
+)
+
+PING_S = 2
+
+
+class PostgresStore:
+    """A Store on PostgreSQL.
+
+    `on_lock_lost` is called once, from the loop, if another process has taken the database over: end this one, all
+    that it writes is refused. With `migrates=False` the schema must be up to date.
+    """
+
+    def __init__(
+        self, settings: PostgresSettings, *, migrates: bool = True, on_lock_lost: Callable[[], None] = lambda: None
+    ) -> None:
+        self._settings = settings
+        self._migrates = migrates
+        self._on_lock_lost = on_lock_lost
+        self._pool = Pool(settings)
+        self._lock: DatabaseLock | None = None
+        self._writer: Writer | None = None
+        self._instance_id = UUID(int=0)
+
+    # --- A node's life
+
+    async def open(self, node_name: str) -> Node:
+        self._instance_id = uuid4()
+        with unavailable():
+            self._lock = DatabaseLock(self._settings, node_name, self._on_lock_lost)
+            try:
+                connection = await self._lock.take()
+                if self._migrates:
+                    await migrate(self._settings.dsn)
+                await require_current(connection)
+                node = await self._register(connection, node_name)
+                self._writer = Writer(self._settings, self._instance_id)
+                await self._writer.connect()
+                await self._pool.open()
+            except BaseException:
+                self.die()
+                raise
+            self._lock.keep(self._instance_id)
+            return node
+
+    async def _register(self, connection: Connection, node_name: str) -> Node:
+        async with connection.transaction():
+            dead = await connection.fetch(NODES["replace"])
+            incarnation = await connection.fetchval(NODES["register"], self._instance_id, node_name)
+        suspects = [key for row in dead for key in zip(row["loading_namespaces"], row["loading_saga_ids"], strict=True)]
+        return Node(self._instance_id, node_name, incarnation, suspects)
+
+    async def close(self) -> None:
+        lock, self._lock = self._lock, None
+        if self._writer is not None:
+            await self._writer.close()
+        await self._pool.close()
+        if lock is not None:
+            await lock.close(self._instance_id)
+
+    def die(self) -> None:
+        """Ends at once, as by SIGKILL: nothing more is sent, and what was being loaded stays noted."""
+        for part in (self._lock, self._writer, self._pool):
+            if part is not None:
+                part.terminate()
+        self._lock = None
+
+    async def mark_loading(self, keys: Sequence[Key]) -> None:
+        namespaces, saga_ids = _columns(keys)
+        await self._pool.fetchval(NODES["mark_loading"], self._instance_id, namespaces, saga_ids)
+
+    async def secret(self, name: str) -> bytes:
+        await self._pool.fetchval(NODES["make_secret"], name, secrets.token_bytes(32))
+        value: bytes = await self._pool.fetchval(NODES["get_secret"], name)
+        return value
+
+    async def info(self) -> DatabaseInfo:
+        found = await self._pool.fetchrow(NODES["info"])
+        assert found is not None
+        return DatabaseInfo(*found)
+
+    def pool_sizes(self) -> tuple[int, int]:
+        """How many connections the pool has, and how many of them are idle."""
+        return self._pool.sizes()
+
+    async def ping(self) -> None:
+        await self._pool.fetchval(NODES["beat"], self._instance_id, timeout_s=PING_S)
+
+    # --- How sagas move
+
+    async def commit(self, batch: Batch) -> Committed:
+        if self._writer is None:
+            raise Retryable("the store is not open")
+        return await self._writer.commit(batch)
+
+    async def resolve(self, keys: Sequence[Key]) -> dict[Key, RowState]:
+        if self._lock is None:
+            raise Retryable("the store is not open")
+        return await resolve(self._settings, keys) if keys else {}
+
+    async def claim(self, limit: int, exclude: Collection[Key]) -> list[LoadedSaga]:
+        return await self._claim(SAGAS["claim"], limit, *_columns(exclude))
+
+    async def claim_one(self, key: Key) -> LoadedSaga | None:
+        claimed = await self._claim(SAGAS["claim_one"], *key)
+        return claimed[0] if claimed else None
+
+    async def _claim(self, statement: str, *arguments: object) -> list[LoadedSaga]:
+        """One transaction: a saga is not taken over without having been read."""
+        async with self._pool.transaction() as connection:
+            claimed = await connection.fetch(statement, self._instance_id, *arguments)
+            return await _load(connection, [(row["namespace"], row["saga_id"]) for row in claimed])
+
+    async def count_crash(self, key: Key) -> int:
+        crashes: int | None = await self._pool.fetchval(SAGAS["count_crash"], *key)
+        return crashes or 0
+
+    async def park(self, key: Key, *, revision: int, epoch: int, reason: int, incident_id: str, event: bytes) -> bool:
+        last = (EventCause.INCIDENT, relay_partition(*key), event)
+        parked = await self._pool.fetchval(SAGAS["park"], *key, revision, epoch, reason, incident_id, *last)
+        return parked is not None
+
+    async def stranded(self) -> list[Key]:
+        records = await self._pool.fetch(SAGAS["stranded"], self._instance_id)
+        return [(record["namespace"], record["saga_id"]) for record in records]
+
+    # --- What can be read
+
+    async def load(self, key: Key) -> LoadedSaga | None:
+        async with self._pool.connection() as connection:
+            loaded = await _load(connection, [key])
+        return loaded[0] if loaded else None
+
+    async def get_row(self, key: Key) -> SagaRow | None:
+        record = await self._pool.fetchrow(SAGAS["get_row"], *key)
+        return saga_row(record) if record else None
+
+    async def list_events(self, key: Key, after_revision: int, limit: int) -> list[EventRow]:
+        return [event_row(each) for each in await self._pool.fetch(SAGAS["list_events"], *key, after_revision, limit)]
+
+    async def list_sagas(
+        self, namespace: str, selection: SagaFilter, after: tuple[datetime, str] | None, limit: int
+    ) -> list[SagaRow]:
+        parameters = Parameters()
+        condition = where(namespace, selection, parameters) + following(after, parameters)
+        sql = SAGAS["list"].format(where=condition, limit=parameters.add(limit))
+        return [saga_row(record) for record in await self._pool.fetch(sql, *parameters.values)]
+
+    async def stats(self, namespace: str, selection: SagaFilter) -> Stats:
+        parameters = Parameters()
+        sql = SAGAS["stats"].format(where=where(namespace, selection, parameters))
+        records = await self._pool.fetch(sql, *parameters.values)
+        (total,) = (record for record in records if record["state"] is None)
+        by_state = {record["state"]: record["count"] for record in records if record["state"] is not None}
+        p50, p90, p99 = total["durations"] or (None, None, None)
+        return Stats(by_state, p50, p90, p99, total["oldest"])
+
+    async def count_by_state(self) -> dict[int, int]:
+        return {record["state"]: record["count"] for record in await self._pool.fetch(SAGAS["count_by_state"])}
+
+    # --- What goes
+
+    async def purge(
+        self, namespace: str | None, selection: SagaFilter, ended_before: timedelta, limit: int, *, dry_run: bool
+    ) -> int:
+        parameters = Parameters()
+        condition = where(namespace, selection, parameters)
+        bounds = {"age": parameters.add(ended_before), "limit": parameters.add(limit)}
+        sql = SAGAS["purgeable"].format(where=condition, **bounds)
+        async with self._pool.transaction() as connection:
+            doomed = await connection.fetch(sql, *parameters.values)
+            if doomed and not dry_run:
+                columns = _columns([(record["namespace"], record["saga_id"]) for record in doomed])
+                await connection.execute(SAGAS["purge_events"], *columns)
+                await connection.execute(SAGAS["purge_rows"], *columns)
+        return len(doomed)
+
+    async def forget(self, older_than: timedelta, limit: int) -> int:
+        return len(await self._pool.fetch(SAGAS["forget"], older_than, limit))
+
+    # --- Definitions
+
+    async def create_definition(
+        self, definition: StoredDefinition, max_definitions: int, max_steps: int
+    ) -> StoredDefinition:
+        return await definitions.create(self._pool, definition, max_definitions, max_steps)
+
+    async def get_definition(self, namespace: str, definition_id: str, version: str) -> StoredDefinition | None:
+        record = await self._pool.fetchrow(definitions.SQL["get"], namespace, definition_id, version)
+        return stored_definition(record) if record else None
+
+    async def list_definitions(self, namespace: str, definition_id: str = "") -> list[StoredDefinition]:
+        records = await self._pool.fetch(definitions.SQL["list"], namespace, definition_id)
+        return [stored_definition(record) for record in records]
+
+    async def set_definition_active(
+        self, namespace: str, definition_id: str, version: str, *, active: bool
+    ) -> StoredDefinition | None:
+        record = await self._pool.fetchrow(definitions.SQL["set_active"], namespace, definition_id, version, active)
+        return stored_definition(record) if record else None
+
+    async def delete_definition(self, namespace: str, definition_id: str, version: str) -> bool:
+        return await definitions.delete(self._pool, namespace, definition_id, version)
+
+
+async def _load(connection: AnyConnection, keys: Collection[Key]) -> list[LoadedSaga]:
+    return [loaded_saga(record) for record in await connection.fetch(SAGAS["load"], *_columns(keys))] if keys else []
+
+
+def _columns(keys: Collection[Key]) -> tuple[list[str], list[str]]:
+    """Keys in the order in which everybody locks them, as two arrays."""
+    ordered = sorted(keys)
+    return [namespace for namespace, _ in ordered], [saga_id for _, saga_id in ordered]
