@@ -25,7 +25,6 @@ from sagad_server.storage.store import (
 
 _FIRST_PAUSE_S = 0.02
 _LONGEST_PAUSE_S = 1.0
-_SENDS_OF_AN_INSERT = 3
 
 
 class Owner(Protocol):
@@ -63,6 +62,8 @@ class Writer:
         self._ready = asyncio.Event()
         self._sent: dict[Key, list[UUID]] = {}
         """The batches that an unsettled write was part of, and may have been committed by."""
+        self._missed: set[Key] = set()
+        """Unsettled inserts that a commit, by its own answer, did not make, though no row was in the way."""
         self.healthy = True
         self.in_flight = 0
 
@@ -90,25 +91,28 @@ class Writer:
             self.in_flight = len(writes)
             await self._settle(writes)
             self.in_flight = 0
+            self.healthy = True  # also if not one of them had to be written: the store has settled their fate
 
     async def _settle(self, writes: list[Write]) -> None:
         """Sends the writes until the fate of each is known and told."""
         failures = 0
         while writes:
             began = self._clock.monotonic()
+            batch = Batch(self._random.uid(), writes)
+            for write in writes:
+                self._sent.setdefault(write.key, []).append(batch.batch_id)
             try:
-                batch = Batch(self._random.uid(), writes)
-                for write in writes:
-                    self._sent.setdefault(write.key, []).append(batch.batch_id)
                 committed = await self._store.commit(batch)
             except DataRejected as error:
                 await self._halve(writes, error)
                 return
             except Retryable:
+                for write in writes:
+                    self._sent[write.key].pop()  # certainly not committed: nothing to remember of a long outage
                 failures = await self._pause(writes, failures, "Retryable")
             except CommitUnknown:
                 failures = await self._pause(writes, failures, "CommitUnknown")
-                writes = await self._resolve(writes)
+                writes = await self._resolve(writes, answered=False)
             else:
                 self.healthy = True
                 failures = 0
@@ -119,13 +123,13 @@ class Writer:
                         self._tell_written(write, committed.time)
                     else:
                         missing.append(write)
-                writes = await self._resolve(missing) if missing else []
+                writes = await self._resolve(missing, answered=True) if missing else []
 
     async def _halve(self, writes: list[Write], error: DataRejected) -> None:
         """Finds the culprit, so that the rest are committed."""
         self._observer.commit_failed("DataRejected")
         if len(writes) == 1:
-            self._sent.pop(writes[0].key, None)
+            self._tell(writes[0])
             self._owner.rejected(writes[0], error)
             return
         middle = len(writes) // 2
@@ -143,9 +147,9 @@ class Writer:
         await self._clock.sleep(bound * (0.5 + self._random.random() / 2))
         return min(failures + 1, 16)
 
-    async def _resolve(self, writes: list[Write]) -> list[Write]:
-        """A row that did not come back, or a lost answer, means unknown: asks the rows. Returns what is to be sent
-        again."""
+    async def _resolve(self, writes: list[Write], *, answered: bool) -> list[Write]:
+        """A row that did not come back (`answered`), or a lost answer, means unknown: asks the rows. Returns what is to
+        be sent again."""
         failures = 0
         while True:
             try:
@@ -153,34 +157,43 @@ class Writer:
                 break
             except Retryable:
                 failures = await self._pause(writes, failures, "Retryable")
-        return [write for write in writes if self._send_again(write, rows.get(write.key))]
+        return [write for write in writes if self._send_again(write, rows.get(write.key), answered=answered)]
 
-    def _send_again(self, write: Write, row: RowState | None) -> bool:
-        sent = self._sent[write.key]
+    def _send_again(self, write: Write, row: RowState | None, *, answered: bool) -> bool:
         if write.new is not None:
-            if row is None:
-                # An empty read decides nothing: the insert may still be under way, and sending it again waits for it.
-                if len(sent) < _SENDS_OF_AN_INSERT:
-                    return True
-                self._tell(write)
-                self._owner.rejected(write, None)
-            elif row.uid == write.new.uid:
-                self._tell_written(write, row.time)
-            else:
-                self._tell(write)
-                self._owner.exists(write)
-            return False
+            return self._insert_again(write, row, answered=answered)
+        sent = self._sent[write.key]
         if row is not None and row.epoch == write.epoch and row.revision == write.revision and row.batch_id in sent:
             self._tell_written(write, row.time)
             return False
-        if row is not None and row.epoch == write.guard_epoch and row.revision == write.revision - 1:
+        stands = row is not None and row.epoch == write.guard_epoch and row.revision == write.revision - 1
+        if stands and row is not None and row.batch_id is not None:  # a tombstone is never written
             return True
         self._tell(write)
         self._owner.taken_over(write)
         return False
 
+    def _insert_again(self, write: Write, row: RowState | None, *, answered: bool) -> bool:
+        assert write.new is not None
+        if row is None:
+            # An empty read decides nothing: the insert may still be under way, and sending it again waits for it. Only
+            # what a commit, by its own answer, did not make twice cannot be made: its definition is gone.
+            if not answered or write.key not in self._missed:
+                if answered:
+                    self._missed.add(write.key)
+                return True
+            self._tell(write)
+            self._owner.rejected(write, None)
+        elif row.uid == write.new.uid:
+            self._tell_written(write, row.time)
+        else:
+            self._tell(write)
+            self._owner.exists(write)
+        return False
+
     def _tell(self, write: Write) -> None:
         del self._sent[write.key]
+        self._missed.discard(write.key)
 
     def _tell_written(self, write: Write, time: datetime) -> None:
         self._tell(write)

@@ -1,0 +1,85 @@
+"""The writer in corners: what is unknown stays unknown, and no single saga holds the others up."""
+
+import asyncio
+
+import pytest
+from support.definitions import definition, step
+from support.world import World
+
+from sagad_server.domain.errors import FailedPrecondition, Unavailable
+from sagad_server.domain.inputs import Success
+from sagad_server.domain.states import SagaState
+from sagad_server.storage.store import CommitUnknown, Retryable
+
+DONE = Success(None)
+KEY = ("default", "a")
+
+
+@pytest.fixture
+async def world() -> World:
+    world = World(definition(step("one")))
+    await world.boot()
+    return world
+
+
+async def test_a_saga_that_is_purged_under_a_write_does_not_stop_the_writer(world: World) -> None:
+    await world.start("a")
+    await world.answer("a:one", DONE)
+    world.store.gate.clear()
+    asked = asyncio.ensure_future(world.commands.compensate(KEY, reason="", actor=""))
+    await world.settle()
+    world.database.sagas[KEY].purge(world.clock.now())
+    world.store.gate.set()
+    await world.settle()
+    with pytest.raises(Unavailable):
+        await asked
+    with pytest.raises(FailedPrecondition, match="purged"):
+        await world.commands.compensate(KEY, reason="", actor="")
+    assert (await world.start("b")).state is SagaState.RUNNING
+
+
+async def test_a_start_whose_commits_are_lost_again_and_again_is_never_told_that_its_definition_is_gone(
+    world: World,
+) -> None:
+    world.store.before.extend([CommitUnknown("cut off")] * 6)
+    task = world.starting("a", wait=True)
+    await world.advance(0.1)
+    if task.done():
+        with pytest.raises(Unavailable):
+            await task
+    await world.advance(30)
+    assert world.transport.sent == ["a:one"]
+    assert world.journal("a") == [1]
+
+
+async def test_a_start_whose_definition_is_gone_is_refused(world: World) -> None:
+    await world.start("warm")
+    await world.answer("warm:one", DONE)
+    world.database.definitions.clear()
+    world.store.before.append(CommitUnknown("cut off"))
+    task = world.starting("a")
+    await world.advance(5)
+    with pytest.raises(FailedPrecondition, match="deleted"):
+        await task
+    assert world.engine.writer._sent == {}
+
+
+async def test_a_writer_that_has_settled_all_is_healthy_again(world: World) -> None:
+    await world.start("a")
+    world.store.before.append(Retryable("away"))
+    world.store.after.append(CommitUnknown("cut off"))
+    await world.answer("a:one", DONE)
+    await world.advance(5)
+    assert (await world.saga("a")).state is SagaState.SUCCEEDED
+    assert world.engine.writer.healthy
+    assert (await world.start("b")).state is SagaState.RUNNING
+
+
+async def test_a_long_outage_makes_the_writer_remember_nothing_more(world: World) -> None:
+    await world.start("a")
+    world.store.before.extend([Retryable("away")] * 500)
+    await world.answer("a:one", DONE)
+    await world.advance(300)
+    assert len(world.engine.writer._sent[KEY]) <= 1
+    await world.advance(300)
+    assert world.engine.writer._sent == {}
