@@ -8,12 +8,14 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
 from bench.measure import Figures
 
 LATEST = Path(__file__).parent / "out" / "latest.json"
+TABLE_WIDTH = 120
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,24 +48,17 @@ def write_json(comparisons: dict[str, Comparison], rounds: int, seconds: float) 
 
 
 def print_table(comparisons: dict[str, Comparison]) -> None:
-    table = Table(title="three-step sagas, from start to end", caption="CPU in us a saga; medians of the rounds")
-    for column in (
-        "mode",
-        "",
-        "sagas/s",
-        "p50 ms",
-        "p99 ms",
-        "coordinator",
-        "PostgreSQL",
-        "participant",
-        "commits/saga",
-    ):
-        table.add_column(column, justify="left" if column in ("mode", "") else "right")
-    table.add_column("of the floor", justify="right")
+    table = Table(
+        title="Three-step sagas, from start to end. CPU in us a saga; medians of the rounds.", box=SIMPLE_HEAD
+    )
+    for column in ("mode", "of"):
+        table.add_column(column, no_wrap=True)
+    for column in ("sagas/s", "p50 ms", "p99 ms", "coordinator", "PostgreSQL", "participant", "commits/saga", "ratio"):
+        table.add_column(column, justify="right", no_wrap=True)
     for name, comparison in comparisons.items():
         table.add_row(name, "floor", *_cells(comparison.floor), "")
         table.add_row("", "sagad", *_cells(comparison.sagad), f"{comparison.floor_ratio:.2f}", end_section=True)
-    Console(width=None if Console().is_terminal else 120).print(table)
+    Console(width=TABLE_WIDTH).print(table)
 
 
 def _cells(figures: Figures) -> list[str]:
