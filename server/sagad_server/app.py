@@ -103,7 +103,7 @@ class App:
             try:
                 return await self.store.open(self.config.node.name)
             except Unavailable as error:
-                if loop.time() > give_up_at:
+                if error.reason == "DATABASE_REFUSED" or loop.time() > give_up_at:
                     raise
                 log.warning("waiting for PostgreSQL", error=str(error))
                 await asyncio.sleep(1)

@@ -10,7 +10,7 @@ import grpc
 import pytest
 import yaml
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from support.postgres import execute, new_folder
+from support.postgres import database, execute, new_folder
 from support.processes import SagadProcess, environment, free_port, sagad_process
 
 from sagad_server.embedded import EmbeddedPostgres
@@ -81,11 +81,19 @@ def test_a_newer_schema_is_refused_with_a_clear_message(postgres_dsn: str) -> No
     assert "Traceback" not in done.stderr
 
 
-def test_a_port_that_is_taken_is_said_so(folder: Path, postgres_dsn: str) -> None:
-    with sagad_process(folder, postgres_dsn, {}) as running:
-        done = sagad("serve", "--set", f"postgres.dsn={postgres_dsn}x", "--set", f"grpc.address={running.address}")
+def test_a_port_that_is_taken_is_said_so(folder: Path, postgres_dsn: str, postgres_server_dsn: str) -> None:
+    with sagad_process(folder, postgres_dsn, {}) as running, database(postgres_server_dsn) as other:
+        words = ("--set", f"postgres.dsn={other}", "--set", "http.address=127.0.0.1:0")
+        done = sagad("serve", *words, "--set", f"grpc.address={running.address}")
         assert done.returncode == 1
+        assert running.address in done.stderr
         assert "Traceback" not in done.stderr
+
+
+def test_a_database_that_does_not_exist_is_said_at_once(postgres_dsn: str) -> None:
+    done = sagad("serve", "--set", f"postgres.dsn={postgres_dsn}x")
+    assert done.returncode == 1
+    assert "does not exist" in done.stderr
 
 
 def test_health_and_metrics_are_served_over_http(folder: Path, postgres_dsn: str) -> None:
