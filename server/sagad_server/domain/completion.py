@@ -1,10 +1,11 @@
 """CompleteStep: an answer that comes by another way, maybe early, twice, late or contradicting."""
 
-from sagad_server.domain.errors import FailedPrecondition
+from sagad_server.domain.errors import FailedPrecondition, Unavailable
 from sagad_server.domain.inputs import Complete, Failed, Success
 from sagad_server.domain.saga import Saga, Step
 from sagad_server.domain.states import Direction, StepState
 
+_RETRY_AFTER_MS = 10_000
 _OPEN = {
     Direction.ACTION: frozenset({StepState.RUNNING, StepState.BACKING_OFF, StepState.AWAITING_COMPLETION}),
     Direction.COMPENSATION: frozenset(
@@ -24,7 +25,8 @@ _PARKED = {
 def decide_completion(saga: Saga, what: Complete) -> bool:
     """Whether the answer is to be applied; False: it is already known.
 
-    Raises FailedPrecondition: OUTCOME_CONFLICT if another answer stands, STEP_CLOSED if the step was given up.
+    Raises FailedPrecondition: OUTCOME_CONFLICT if another answer stands, STEP_CLOSED if the step was given up; and
+    Unavailable: SAGA_PARKED while the saga is parked as a whole.
     """
     step = saga.steps[what.step]
     step_id = saga.definition.steps[what.step].step_id
@@ -37,6 +39,13 @@ def decide_completion(saga: Saga, what: Complete) -> bool:
             return True
         if step.state is _PARKED[what.direction] and _settles_parked(step, what):
             return True
+    elif not saga.ended and step.state in _OPEN[what.direction]:
+        raise Unavailable(
+            f"saga {saga.saga_id!r} is parked as a whole, and its step {step_id!r} is still open: answer again once the"
+            " saga was retried",
+            reason="SAGA_PARKED",
+            retry_after_ms=_RETRY_AFTER_MS,
+        )
     known = _known_action(step, what) if what.direction is Direction.ACTION else _known_compensation(step, what)
     if known is None:
         raise _closed(step_id, f"it is {step.state.name} in a saga that is {saga.state.name}")

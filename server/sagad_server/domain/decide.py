@@ -35,8 +35,8 @@ from sagad_server.domain.states import Direction, EventCause, FailureCategory, S
 def decide(saga: Saga, what: Input) -> Decision | None:
     """The saga after `what`, the event that records it, and what may be done once that is durable.
 
-    None: nothing changes. Raises `errors.FailedPrecondition`, `errors.Aborted` or `errors.InvalidArgument` for what a
-    caller may not ask for now; the saga given is never changed.
+    None: nothing changes. Raises `errors.FailedPrecondition`, `errors.Aborted`, `errors.InvalidArgument` or
+    `errors.Unavailable` for what a caller may not ask for now; the saga given is never changed.
     """
     return _RULES[type(what)](saga, what)
 

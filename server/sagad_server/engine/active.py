@@ -13,6 +13,8 @@ from sagad_server.domain.states import SagaState
 from sagad_server.engine.ports import Snapshot, Timer, Tombstone
 from sagad_server.storage.store import Key
 
+_MOST_TIMES_A_STEP = 8
+
 Done = Callable[[Snapshot | Tombstone | SagadError], None]
 """Takes the saga as it durably is after a request, or why the request was refused."""
 
@@ -31,7 +33,7 @@ class ActiveSaga:
     update_time: datetime | None = None
     end_time: datetime | None = None
     times: dict[int, datetime] = field(default_factory=dict)
-    """Instants of the transitions, by the database's clock."""
+    """Instants of the transitions, by the database's clock: all, or those that matter yet."""
     anchor_s: float = 0.0
     """This node's clock when `update_time`, or the load, was the database's now."""
     anchor_time: datetime | None = None
@@ -69,6 +71,15 @@ class ActiveSaga:
         self.update_time = self.anchor_time = time
         self.anchor_s = now_s
         self.end_time = time if decision.saga.ended else None
+        if len(self.times) > _MOST_TIMES_A_STEP * (len(self.saga.steps) + 1):
+            self._forget_times()
+
+    def _forget_times(self) -> None:
+        """Keeps the instants that something is still reckoned from: a step may be retried for a month."""
+        kept = {1, self.saga.revision}
+        for step in self.saga.steps:
+            kept |= {step.changed_revision, step.since_revision}
+        self.times = {revision: time for revision, time in self.times.items() if revision in kept}
 
     def elapsed_ms(self, revision: int, now_s: float) -> int:
         """Since the transition that made `revision`; 0 if there was none yet."""

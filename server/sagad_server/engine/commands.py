@@ -9,6 +9,7 @@ from sagad_server.domain.definition import Definition
 from sagad_server.domain.errors import (
     AlreadyExists,
     FailedPrecondition,
+    Internal,
     InvalidArgument,
     PermissionDenied,
     ResourceExhausted,
@@ -59,23 +60,24 @@ class Commands:
         Raises AlreadyExists, NotFound, FailedPrecondition, ResourceExhausted, Unavailable.
         """
         self._check_serving()
+        sagas, limit = self._engine.sagas, self._engine.settings.max_sagas_in_memory
         definition = self._definitions.peek(command.key[0], command.definition_id, command.version)
-        if definition is None and command.key not in self._engine.sagas:
+        if (definition is None or len(sagas) >= limit) and command.key not in sagas:
             row = await self._store.get_row(command.key)
-            if row is not None and command.key not in self._engine.sagas:
+            if row is not None and command.key not in sagas:
                 return await self._repeated(row, command.request_hash, wait=wait)
-            definition = await self._definitions.to_start(command.key[0], command.definition_id, command.version)
-        active = self._engine.sagas.get(command.key)
-        future: asyncio.Future[Snapshot | Tombstone] = asyncio.get_running_loop().create_future()
-        if active is not None:
-            return await self._join(active, command, future, wait=wait)
-        assert definition is not None
-        self._begin(command, definition, future, wait=wait)
-        return await future
+            if command.key not in sagas:
+                definition = await self._definitions.to_start(command.key[0], command.definition_id, command.version)
+        active = sagas.get(command.key)
+        if active is None:
+            assert definition is not None
+            return await self._begin(command, definition, wait=wait)
+        if active.saga.revision == 0 and active.request_hash != command.request_hash:
+            await self._settled(active)
+            return await self.start(command, wait=wait)
+        return await self._join(active, command, wait=wait)
 
-    def _begin(
-        self, command: Start, definition: Definition, future: "asyncio.Future[Snapshot | Tombstone]", *, wait: bool
-    ) -> None:
+    async def _begin(self, command: Start, definition: Definition, *, wait: bool) -> Snapshot | Tombstone:
         limit = self._engine.settings.max_sagas_in_memory
         if len(self._engine.sagas) >= limit:
             raise ResourceExhausted(
@@ -96,31 +98,29 @@ class Commands:
             steps=[Step() for _ in definition.steps],
         )
         active = ActiveSaga(command.key, saga, epoch=1, owned=True, request_hash=command.request_hash)
-        if command.input is not None:
-            active.payload_bytes = command.input.ByteSize()
+        future: asyncio.Future[Snapshot | Tombstone] = asyncio.get_running_loop().create_future()
         done = _resolve(future)
         self._engine.admit(active)
         if wait:
             active.at_rest.append(done)
         self._engine.submit(active, Begin(), _errors_only(done) if wait else done)
+        return await _answer(future, done, active)
 
-    async def _join(
-        self,
-        active: ActiveSaga,
-        command: Start,
-        future: "asyncio.Future[Snapshot | Tombstone]",
-        *,
-        wait: bool,
-    ) -> Snapshot | Tombstone:
+    async def _join(self, active: ActiveSaga, command: Start, *, wait: bool) -> Snapshot | Tombstone:
         """The saga is in memory: the call is a repeat, or takes an id that is not free."""
         _check_same(active.request_hash, command.request_hash, command.key)
-        if wait:
-            active.at_rest.append(_resolve(future))
-        elif active.saga.revision == 0:
-            active.dones.append(_resolve(future))
-        else:
+        if active.saga.revision and not wait:
             return active.snapshot()
-        return await future
+        future: asyncio.Future[Snapshot | Tombstone] = asyncio.get_running_loop().create_future()
+        done = _resolve(future)
+        (active.at_rest if wait else active.dones).append(done)
+        return await _answer(future, done, active)
+
+    async def _settled(self, active: ActiveSaga) -> None:
+        """Waits for the end of another start, which is not durable and therefore says nothing about its id yet."""
+        told: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        active.dones.append(lambda _: None if told.done() else told.set_result(None))
+        await told
 
     async def _repeated(self, row: SagaRow, request_hash: bytes, *, wait: bool) -> Snapshot | Tombstone:
         _check_same(row.request_hash, request_hash, row.key)
@@ -154,6 +154,10 @@ class Commands:
             return await self._repeated(row, active.request_hash, wait=wait)
         except SagadError as error:
             return error
+        except Exception as error:  # noqa: BLE001 - the callers must be told, whatever the saga's data makes raise
+            incident_id = self._engine.random.uid().hex
+            self._engine.observer.incident(active.key, incident_id, error)
+            return Internal(f"saga {active.key[1]!r} cannot be read; sagad's log has incident {incident_id}")
 
     async def get(self, key: Key) -> Snapshot | Tombstone:
         """A saga as it durably is. Raises NotFound, Unavailable."""
@@ -222,6 +226,12 @@ class Commands:
     async def _ask(self, key: Key, make: Callable[[ActiveSaga], Input]) -> Snapshot | Tombstone:
         self._check_serving()
         active = self._engine.sagas.get(key) or await self._load(key)
+        if active.saga.revision == 0:  # not durable: the id may yet turn out to be another saga's
+            raise Unavailable(
+                f"saga {key[1]!r} is just being started: try again",
+                reason="TAKING_OVER",
+                retry_after_ms=RETRY_AFTER_MS // 4,
+            )
         what = make(active)
         if self._engine.sagas.get(key) is None:
             self._engine.admit(active)
@@ -264,6 +274,18 @@ def _resolve(future: "asyncio.Future[Snapshot | Tombstone]") -> Done:
             future.set_result(result)
 
     return done
+
+
+async def _answer(
+    future: "asyncio.Future[Snapshot | Tombstone]", done: Done, active: ActiveSaga
+) -> Snapshot | Tombstone:
+    """What `done` is told. A caller that leaves before is forgotten: a saga may take months, and be asked for often."""
+    try:
+        return await future
+    finally:
+        for waiters in (active.dones, active.at_rest):
+            if done in waiters:
+                waiters.remove(done)
 
 
 def _errors_only(done: Done) -> Done:

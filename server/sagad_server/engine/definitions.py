@@ -65,7 +65,7 @@ class Definitions:
 
     def changed(self, definition: StoredDefinition) -> None:
         """Forgets what is known of a definition that was created, activated, deactivated or deleted."""
-        self._active.pop((definition.namespace, definition.definition_id), None)
+        self.deleted(definition.namespace, definition.definition_id, definition.version)
 
     def deleted(self, namespace: str, definition_id: str, version: str) -> None:
         self._active.pop((namespace, definition_id), None)

@@ -12,13 +12,14 @@ from typing import Any
 from sagad_server.domain.decide import decide
 from sagad_server.domain.draft import Decision
 from sagad_server.domain.errors import FailedPrecondition, Internal, InvalidArgument, SagadError, Unavailable
-from sagad_server.domain.inputs import Answered, DeadlinePassed, Input, Outcome, Recover, Success, WaitOver
+from sagad_server.domain.inputs import Answered, DeadlinePassed, Input, Outcome, Recover, WaitOver
 from sagad_server.domain.saga import Saga
 from sagad_server.domain.states import Direction, ParkingReason, SagaState, StepState
 from sagad_server.engine import records
 from sagad_server.engine.active import ActiveSaga, Done
+from sagad_server.engine.bounds import bounded
 from sagad_server.engine.ports import Call, Clock, Observer, Random, Transport
-from sagad_server.engine.requests import broken_answer, compensate_request, step_request
+from sagad_server.engine.requests import compensate_request, step_request
 from sagad_server.engine.tokens import Tokens
 from sagad_server.engine.watch import Watches
 from sagad_server.engine.writer import Writer
@@ -102,7 +103,7 @@ class Engine:
 
     def _decide(self, active: ActiveSaga, what: Input, done: Done | None) -> None:
         try:
-            decision = decide(active.saga, what)
+            decision = decide(active.saga, bounded(what, active.payload_bytes, self.settings.max_saga_payload_bytes))
             write = None if decision is None else self._write(active, decision)
         except SagadError as error:
             if done is None:  # nobody asked, so nobody may be refused: a rule is broken
@@ -155,6 +156,7 @@ class Engine:
         assert decision is not None, write.key
         active.decision, active.dones = None, []
         active.committed(decision, time, self.clock.monotonic())
+        active.payload_bytes += len(write.payload)
         active.epoch = write.epoch
         active.owned = not write.release
         if self.watches.watched(active.key):
@@ -251,13 +253,6 @@ class Engine:
         active = self.sagas.get(call.key)
         if active is None:  # it has ended, is parked, or moved to another node
             return
-        if isinstance(outcome, Success) and outcome.output is not None:
-            active.payload_bytes += outcome.output.ByteSize()
-            if active.payload_bytes > self.settings.max_saga_payload_bytes:
-                active.payload_bytes -= outcome.output.ByteSize()
-                outcome = broken_answer(
-                    f"with this output the saga would hold more than {self.settings.max_saga_payload_bytes} bytes"
-                )
         elapsed_ms = active.elapsed_ms(active.saga.steps[call.step].since_revision, self.clock.monotonic())
         answered = Answered(
             call.step, call.direction, call.generation, call.attempt, outcome, elapsed_ms, self.random.random()
@@ -343,15 +338,19 @@ class Engine:
         event = records.encode_incident(incident_id, reason.name)
         while True:
             try:
-                parked = await self.store.park(
+                await self.store.park(
                     key, revision=revision, epoch=epoch, reason=reason.value, incident_id=incident_id, event=event
                 )
                 break
             except Unavailable:
                 await self.clock.sleep(0.5 + self.random.random())
-        if parked and self.watches.watched(key):
-            for row in await self.store.list_events(key, revision, 1):
-                self.watches.publish(row)
+        while self.watches.watched(key):  # also if it was not parked by the call whose answer came
+            try:
+                for row in await self.store.list_events(key, revision, 1):
+                    self.watches.publish(row)
+                break
+            except Unavailable:
+                await self.clock.sleep(0.5 + self.random.random())
 
 
 def _wake_after_ms(saga: Saga) -> int | None:
