@@ -1,12 +1,13 @@
-"""A sagad in this process: the real engine and services over a store, on a free port, with a scripted participant."""
+"""A sagad in this process: the whole app over a store, on a free port, with a scripted participant."""
 
 import asyncio
+import gc
 import itertools
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import Any
+from unittest.mock import patch
 
 import grpc
 import grpc.aio
@@ -20,23 +21,11 @@ from sagad.v1.definition_service_pb2 import CreateDefinitionRequest
 from sagad.v1.definition_service_pb2_grpc import DefinitionServiceStub
 from sagad.v1.saga_pb2 import Saga
 from sagad.v1.saga_service_pb2_grpc import SagaServiceStub
-from sagad_server.api.admin_service import AdminService, ServerInfo
-from sagad_server.api.definition_service import DefinitionService
-from sagad_server.api.health import Health
-from sagad_server.api.saga_service import SagaService
-from sagad_server.api.server import SERVICES, build_server, listen
-from sagad_server.config_sections import Grpc
-from sagad_server.domain.validation import ValidationLimits
-from sagad_server.engine.commands import Commands
-from sagad_server.engine.definitions import Definitions
-from sagad_server.engine.engine import Engine, Settings
-from sagad_server.engine.loader import Loader
-from sagad_server.engine.recovery import Recovery
-from sagad_server.engine.tokens import Tokens
+from sagad_server.app import App
+from sagad_server.config import Config, load_config
+from sagad_server.engine.engine import Engine
 from sagad_server.metrics import Metrics
-from sagad_server.participants import GrpcTransport, ParticipantConfig
 from sagad_server.storage.store import Store
-from sagad_server.system import SystemClock, SystemRandom
 from support import definitions as recipes
 from support.scripted_participant import ScriptedParticipant, json_payload
 
@@ -54,7 +43,6 @@ class Server:
     participant: ScriptedParticipant
     store: Store
     engine: Engine
-    health: Health
     metrics: Metrics
     sagas: Any = field(init=False)
     definitions: Any = field(init=False)
@@ -104,66 +92,52 @@ def chain(*names: str, **fields: Any) -> Definition:
     return recipes.definition(*(recipes.step(name, **quick) for name in names), **fields)
 
 
+class NoHttp:
+    """In place of the HTTP server, whose thread takes half a second to stop."""
+
+    port = 0
+
+    def __init__(self, *args: object) -> None: ...
+    def start(self) -> None: ...
+    def stop(self) -> None: ...
+
+
 @asynccontextmanager
 async def running_server(
-    store: Store,
+    store: Store | None,
     participant: ScriptedParticipant,
     *,
-    settings: Settings | None = None,
-    limits: ValidationLimits | None = None,
-    heartbeat_s: float = 15.0,
-    config: Grpc | None = None,
     credentials: grpc.ChannelCredentials | None = None,
+    **sections: dict[str, Any],
 ) -> AsyncIterator[Server]:
-    """A node over a store that is not open yet, and is closed afterwards."""
-    tasks: set[asyncio.Task[None]] = set()
+    """A node over a store, which is opened and closed with it; None: PostgreSQL, as the sections say.
 
-    def spawn(work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.get_running_loop().create_task(work)
-        tasks.add(task)
-        task.add_done_callback(tasks.discard)
-
-    settings, limits = settings or Settings(), limits or ValidationLimits()
-    node = await store.open("test-node")
-    clock, metrics = SystemClock(), Metrics()
-    participants = {
-        PARTICIPANT: ParticipantConfig(participant.address, step_timeout_s=30, max_in_flight=100),
-        UNREACHABLE: ParticipantConfig("127.0.0.1:1", step_timeout_s=30, max_in_flight=100),
-    }
-    transport = GrpcTransport(participants, metrics)
-    tokens = Tokens(await store.secret("completion"))
-    engine = Engine(store, clock, SystemRandom(), transport, metrics, tokens, settings, spawn)
-    definitions = Definitions(store)
-    loader = Loader(definitions, clock)
-    commands = Commands(engine, definitions, loader)
-    spawn(engine.writer.run())
-    spawn(Recovery(engine, loader).run(node.instance_id, node.suspects))
-
-    info = ServerInfo("0.0.0-test", "sagad", {"stage": "test"}, node.node_name, node.incarnation, datetime.now(UTC))
-    health = Health(SERVICES)
-    config = config or Grpc(address="127.0.0.1:0")
-    server = build_server(
-        config,
-        SagaService(engine, commands, loader, limits, heartbeat_s=heartbeat_s),
-        DefinitionService(store, definitions, transport, participants, limits),
-        AdminService(engine, transport, participants, metrics, info, limits),
-        health,
-        metrics,
-    )
-    address = listen(server, config)
-    await server.start()
-    health.set_serving(True)
-    channel = _channel(address, credentials)
+    `sections` are of the configuration, such as `limits={"max_watches": 1}`.
+    """
+    app = App(_config(participant, sections), store)
+    with patch("sagad_server.app.HttpServer", NoHttp):
+        await app.start()
+    channel = _channel(app.address, credentials)
     try:
-        yield Server(address, channel, participant, store, engine, health, metrics)
+        yield Server(app.address, channel, participant, app.store, app.engine, app.metrics)
     finally:
         await channel.close()
-        await server.stop(grace=None)
-        await transport.close()
-        for task in tuple(tasks):
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        await store.close()
+        await app.stop()
+        gc.unfreeze()  # the app freezes what is there at its start: here it is the garbage of tests
+
+
+def _config(participant: ScriptedParticipant, sections: dict[str, dict[str, Any]]) -> Config:
+    config: dict[str, Any] = {
+        "grpc": {"address": "127.0.0.1:0"},
+        "http": {"address": "127.0.0.1:0"},
+        "postgres": {"dsn": "postgresql://nobody@127.0.0.1:1/nothing"},
+        "service": {"labels": {"stage": "test"}, "drain_timeout": "0s"},
+        "node": {"name": "test-node"},
+        "participants": {PARTICIPANT: {"target": participant.address}, UNREACHABLE: {"target": "127.0.0.1:1"}},
+    }
+    for name, section in sections.items():
+        config[name] = {**config.get(name, {}), **section}
+    return load_config(None, {}, config)
 
 
 def _channel(address: str, credentials: grpc.ChannelCredentials | None) -> grpc.aio.Channel:

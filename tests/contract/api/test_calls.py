@@ -10,6 +10,8 @@ from support.server import Server, chain, eventually, read_refusal, refused
 from sagad.v1 import saga_service_pb2 as pb
 from sagad_server.domain.errors import Unavailable
 
+pytestmark = pytest.mark.parametrize("store", ["memory"], indirect=True)  # it is the same over every store
+
 GARBAGE = (b"\xff", b"\x0a\xff\xff", b"\x12\x02\xc3\x28", b"\x00", b"\x0a\x05abc")
 
 

@@ -13,7 +13,6 @@ from sagad.v1 import definition_service_pb2 as pb
 from sagad.v1 import saga_pb2
 from sagad.v1.admin_service_pb2 import PurgeSagasRequest
 from sagad.v1.definition_pb2 import Definition
-from sagad_server.domain.validation import ValidationLimits
 from sagad_server.storage.store import Store
 
 
@@ -125,8 +124,7 @@ async def test_a_participant_that_cannot_be_reached_is_a_warning(server: Server)
 
 
 async def test_a_bound_on_definitions_is_named(store: Store, participant: ScriptedParticipant) -> None:
-    limits = ValidationLimits(max_definitions=1)
-    async with running_server(store, participant, limits=limits) as server:
+    async with running_server(store, participant, validation={"max_definitions": 1}) as server:
         await create(server, chain("reserve"))
         await create(server, chain("reserve"))
         refusal = await refused(create(server, chain("reserve", version="2.0.0")))

@@ -16,6 +16,8 @@ from sagad_server.api.server import SERVICES, ListenError, listen
 from sagad_server.config_sections import Grpc
 from sagad_server.storage.store import Store
 
+pytestmark = pytest.mark.parametrize("store", ["memory"], indirect=True)  # it is the same over every store
+
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 HEALTH = "grpc.health.v1.Health"
@@ -46,22 +48,17 @@ async def test_reflection_describes_every_service(server: Server, service: str) 
 @pytest.mark.parametrize("service", ["", *SERVICES])
 async def test_health_is_told_for_the_whole_and_for_each_service(server: Server, service: str) -> None:
     stub = health_pb2_grpc.HealthStub(server.channel)
-    request = health_pb2.HealthCheckRequest(service=service)
-    assert (await stub.Check(request)).status == SERVING
-    server.health.set_serving(False)
-    assert (await stub.Check(request)).status == NOT_SERVING
+    assert (await stub.Check(health_pb2.HealthCheckRequest(service=service))).status == SERVING
 
 
-async def test_everybody_who_watches_the_health_hears_of_changes_whoever_leaves(server: Server) -> None:
+async def test_without_a_database_that_takes_writes_the_server_does_not_serve(server: Server) -> None:
     stub = health_pb2_grpc.HealthStub(server.channel)
-    watches = [stub.Watch(health_pb2.HealthCheckRequest()) for _ in range(3)]
-    assert [(await watch.read()).status for watch in watches] == [SERVING] * 3
-    watches.pop().cancel()
-    for serving, status in ((False, NOT_SERVING), (True, SERVING)):
-        server.health.set_serving(serving)
-        assert [(await watch.read()).status for watch in watches] == [status] * 2
-    for watch in watches:
-        watch.cancel()
+    watch = stub.Watch(health_pb2.HealthCheckRequest())
+    assert (await watch.read()).status == SERVING
+    for healthy, status in ((False, NOT_SERVING), (True, SERVING)):
+        server.engine.writer.healthy = healthy
+        assert (await watch.read()).status == status
+    watch.cancel()
 
 
 async def test_the_health_of_an_unknown_service_is_not_known(server: Server) -> None:
@@ -96,21 +93,12 @@ async def test_with_a_certificate_it_serves_over_tls_only(
     store: Store, participant: ScriptedParticipant, certificate: tuple[Path, Path]
 ) -> None:
     cert, key = certificate
-    config = Grpc(address="127.0.0.1:0", tls_cert_file=cert, tls_key_file=key)
+    files = {"tls_cert_file": str(cert), "tls_key_file": str(key)}
     credentials = grpc.ssl_channel_credentials(cert.read_bytes())
-    async with running_server(store, participant, config=config, credentials=credentials) as server:
+    async with running_server(store, participant, grpc=files, credentials=credentials) as server:
         info = await server.admin.GetServerInfo(admin_service_pb2.GetServerInfoRequest())
         assert info.name == "sagad"
         async with grpc.aio.insecure_channel(server.address) as plain:
             with pytest.raises(grpc.aio.AioRpcError) as error:
                 await plain.unary_unary("/sagad.v1.AdminService/GetServerInfo")(b"")
             assert error.value.code() is grpc.StatusCode.UNAVAILABLE
-
-
-async def test_a_certificate_that_is_none_is_refused_with_a_message(tmp_path: Path) -> None:
-    broken = tmp_path / "broken.pem"
-    broken.write_text("no certificate")
-    server = grpc.aio.server()
-    with pytest.raises(ListenError, match="cannot listen on"):
-        listen(server, Grpc(address="127.0.0.1:0", tls_cert_file=broken, tls_key_file=broken))
-    await server.stop(None)

@@ -13,7 +13,6 @@ from sagad.v1 import saga_pb2
 from sagad.v1 import saga_service_pb2 as pb
 from sagad.v1.admin_service_pb2 import PurgeSagasRequest
 from sagad_server.api.watch import Watch
-from sagad_server.engine.engine import Settings
 from sagad_server.storage.store import Store
 
 
@@ -180,9 +179,8 @@ async def test_a_stopping_node_ends_watches_with_the_plea_to_come_back(server: S
 
 @pytest.fixture
 async def small_server(store: Store, participant: ScriptedParticipant) -> AsyncIterator[Server]:
-    """Little room for watches, and a quick pulse. In place of `server`: the store is its own."""
-    settings = Settings(max_watches=1, watch_buffer=2)
-    async with running_server(store, participant, settings=settings, heartbeat_s=0.02) as server:
+    """One with little room for watches, in place of `server`."""
+    async with running_server(store, participant, limits={"max_watches": 1, "watch_buffer": 2}) as server:
         await server.create(chain("reserve", "charge", *(f"step{i}" for i in range(40))))
         yield server
 
@@ -198,12 +196,13 @@ class TestOnASmallServer:
 
     async def test_heartbeats_come_while_nothing_happens(self, server: Server) -> None:
         saga = await parked(server, "s1")
-        stream = watching(server, "s1", after_revision=saga.revision)
+        told: asyncio.Queue[pb.WatchSagaResponse] = asyncio.Queue()
+        running = asyncio.create_task(watch(server, told.put, heartbeat_s=0.01).run(saga.revision))
         for _ in range(3):
-            message = await stream.read()
+            message = await told.get()
             assert message.HasField("heartbeat")
             assert message.revision == saga.revision
-        stream.cancel()
+        running.cancel()
 
     async def test_more_watches_than_allowed_are_refused(self, server: Server) -> None:
         await parked(server, "s1")
@@ -224,11 +223,7 @@ class TestOnASmallServer:
             told.append(message)
             await room.wait()
 
-        async def read(key: tuple[str, str], *, full: bool) -> saga_pb2.Saga:
-            return await server.get(key[1])
-
-        watch = Watch(server.engine, read, ("default", "s1"), send, full=False, heartbeat_s=60)
-        running = asyncio.create_task(watch.run(0))
+        running = asyncio.create_task(watch(server, send).run(0))
         await eventually(lambda: len(told) == 1)
         held.release()
         await eventually(lambda: ("default", "s1") not in server.engine.sagas)  # it ends while the reader stands still
@@ -237,3 +232,12 @@ class TestOnASmallServer:
         await running
         assert [message.revision for message in told] == list(range(1, 44))
         assert told[-1].event.state == saga_pb2.SAGA_STATE_SUCCEEDED
+
+
+def watch(server: Server, send: Any, *, heartbeat_s: float = 60) -> Watch:
+    """A watch of s1 whose reader the test is itself."""
+
+    async def read(key: tuple[str, str], *, full: bool) -> saga_pb2.Saga:
+        return await server.get(key[1])
+
+    return Watch(server.engine, read, ("default", "s1"), send, full=False, heartbeat_s=heartbeat_s)
