@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import grpc
 import grpc.aio
+from google.protobuf.message import DecodeError
 from google.rpc import error_details_pb2, status_pb2
 
 from sagad.v1.participant_service_pb2 import DescribeRequest, DescribeResponse, StepRequest
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from sagad.v1.participant_service_pb2_grpc import ParticipantServiceAsyncStub
 
 _STATUS_DETAILS = "grpc-status-details-bin"
+_RETRY_INFO = error_details_pb2.RetryInfo.DESCRIPTOR
 _MAX_RETRY_AFTER_MS = 30 * 86_400_000
 _DESCRIBE_TIMEOUT_S = 2.0
 _CHANNEL_OPTIONS = (
@@ -159,11 +161,14 @@ def _connect(config: ParticipantConfig) -> _Participant:
 
 
 def _retry_after_ms(error: grpc.aio.AioRpcError) -> int:
-    """The pause that the participant asked for by google.rpc.RetryInfo; 0 if none."""
+    """The pause that the participant asked for by google.rpc.RetryInfo; 0 if none that can be read."""
     for key, value in error.trailing_metadata() or ():
         if key == _STATUS_DETAILS and isinstance(value, bytes):
-            for detail in status_pb2.Status.FromString(value).details:
-                info = error_details_pb2.RetryInfo()
-                if detail.Unpack(info):
-                    return min(max(0, int(info.retry_delay.ToMilliseconds())), _MAX_RETRY_AFTER_MS)
+            try:
+                details = status_pb2.Status.FromString(value).details
+                infos = [error_details_pb2.RetryInfo.FromString(one.value) for one in details if one.Is(_RETRY_INFO)]
+            except DecodeError:
+                return 0
+            if infos:
+                return min(max(0, int(infos[0].retry_delay.ToMilliseconds())), _MAX_RETRY_AFTER_MS)
     return 0

@@ -11,6 +11,7 @@ from sagad_server.storage.store import Key, LoadedSaga
 
 MAX_CRASHES = 3
 _UPKEEP_EVERY_S = 3.0
+_LOOK_AGAIN_S = 0.05
 
 
 class Recovery:
@@ -21,17 +22,22 @@ class Recovery:
         self._store = engine.store
         self._loader = loader
         self._missing: set[Key] = set()
+        self._blamed: Key | None = None
+        """The predecessor died over just this saga, and that is not counted yet."""
+        self._marked = False
         self.stranded = 0
         """Moving sagas that this node owned without having them in memory, found since its start. Expected: 0."""
 
     async def run(self, instance_id: UUID, suspects: Collection[Key]) -> None:
         """Takes everything over, then keeps looking. Runs until cancelled."""
-        waiting = set(suspects)
+        waiting = sorted(suspects)
+        self._blamed = waiting[0] if len(waiting) == 1 else None
         while True:
             try:
+                await self._unmark()
                 while waiting:
-                    await self._try_suspect(next(iter(sorted(waiting))), counts=len(suspects) == 1)
-                    waiting.discard(next(iter(sorted(waiting))))
+                    await self._try_suspect(waiting[0])
+                    del waiting[0]
                 await self._claim_all()
                 await self._find_stranded(instance_id)
             except Unavailable:
@@ -39,20 +45,31 @@ class Recovery:
             else:
                 await self._engine.clock.sleep(_UPKEEP_EVERY_S)
 
-    async def _try_suspect(self, key: Key, *, counts: bool) -> None:
+    async def _mark(self, keys: list[Key]) -> None:
+        self._marked = True
+        await self._store.mark_loading(keys)
+
+    async def _unmark(self) -> None:
+        """Until this has succeeded, a death would be blamed on what was loaded."""
+        if self._marked:
+            await self._store.mark_loading([])
+            self._marked = False
+
+    async def _try_suspect(self, key: Key) -> None:
         """One of the sagas over which the predecessor died is taken over alone; the third death over just this one
         parks it."""
+        counts, self._blamed = key == self._blamed, None  # once: if the answer is lost, rather not at all than twice
         if counts and await self._store.count_crash(key) >= MAX_CRASHES:
             row = await self._store.get_row(key)
             if row is not None and SagaState(row.state) in (SagaState.RUNNING, SagaState.COMPENSATING):
                 incident_id = self._engine.random.uid().hex
                 await self._engine.park(key, row.revision, row.epoch, ParkingReason.NO_PROGRESS, incident_id)
             return
-        await self._store.mark_loading([key])
+        await self._mark([key])
         loaded = await self._store.claim_one(key)
         if loaded is not None:
             await self._take(loaded)
-        await self._store.mark_loading([])
+        await self._unmark()
 
     async def _claim_all(self) -> None:
         while True:
@@ -63,15 +80,13 @@ class Recovery:
             claimed = await self._store.claim(limit, [])
             if not claimed:
                 return
-            await self._store.mark_loading([loaded.row.key for loaded in claimed])
+            await self._mark([loaded.row.key for loaded in claimed])
             for loaded in claimed:
                 await self._take(loaded)
-            await self._store.mark_loading([])
+            await self._unmark()
 
     async def _take(self, loaded: LoadedSaga) -> None:
         row = loaded.row
-        if row.key in self._engine.sagas:  # it came back to us on another way
-            return
         try:
             active = await self._loader.active(loaded, owned=True)
         except Unavailable:
@@ -81,7 +96,10 @@ class Recovery:
             self._engine.observer.incident(row.key, incident_id, error)
             await self._engine.park(row.key, row.revision, row.epoch, ParkingReason.INTERNAL, incident_id)
             return
-        if row.key not in self._engine.sagas:
+        sagas = self._engine.sagas
+        while row.key in sagas and sagas[row.key].saga.revision == 0:  # a start that will hear that the id is taken
+            await self._engine.clock.sleep(_LOOK_AGAIN_S)
+        if row.key not in sagas:  # else it came back to us on another way
             self._engine.admit(active)
             self._engine.resume(active)
 

@@ -134,12 +134,11 @@ async def test_a_participant_that_is_not_configured_is_never_called(caller: Call
     assert isinstance(await caller.send("stranger"), NotSent)
 
 
-async def test_retry_info_is_obeyed() -> None:
-    detail = status_pb2.Status(code=14)
-    detail.details.add().Pack(error_details_pb2.RetryInfo(retry_delay=Duration(seconds=3)))
+async def refused_with(details: bytes) -> Failed:
+    """The outcome of a call that ends UNAVAILABLE with these status details."""
 
     async def refuse(request: bytes, context: grpc.aio.ServicerContext) -> bytes:
-        trailers = (("grpc-status-details-bin", detail.SerializeToString()),)
+        trailers = (("grpc-status-details-bin", details),)
         await context.abort(grpc.StatusCode.UNAVAILABLE, "later", trailers)
         return b""
 
@@ -150,11 +149,29 @@ async def test_retry_info_is_obeyed() -> None:
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     caller = Caller(f"127.0.0.1:{port}")
-    outcome = await caller.send()
+    try:
+        async with asyncio.timeout(10):
+            outcome = await caller.send()
+    finally:
+        await caller.transport.close()
+        await server.stop(0)
     assert isinstance(outcome, Failed)
-    assert outcome.retry_after_ms == 3000
-    await caller.transport.close()
-    await server.stop(0)
+    return outcome
+
+
+async def test_retry_info_is_obeyed() -> None:
+    details = status_pb2.Status(code=14)
+    details.details.add().Pack(error_details_pb2.RetryInfo(retry_delay=Duration(seconds=3)))
+    assert (await refused_with(details.SerializeToString())).retry_after_ms == 3000
+
+
+@pytest.mark.parametrize("broken", [b"\xff\xff", "of a detail"])
+async def test_a_call_is_answered_even_if_its_status_details_cannot_be_read(broken: bytes | str) -> None:
+    details = status_pb2.Status(code=14)
+    details.details.add().Pack(error_details_pb2.RetryInfo(retry_delay=Duration(seconds=3)))
+    details.details[0].value = b"\xff\xff"
+    outcome = await refused_with(broken if isinstance(broken, bytes) else details.SerializeToString())
+    assert (outcome.ambiguous, outcome.retryable, outcome.retry_after_ms) == (True, True, 0)
 
 
 async def test_at_most_max_in_flight_calls_are_under_way() -> None:
