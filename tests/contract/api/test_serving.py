@@ -1,6 +1,5 @@
 """The server itself: reflection, health, TLS, its port."""
 
-import subprocess
 from pathlib import Path
 
 import grpc
@@ -21,6 +20,7 @@ pytestmark = pytest.mark.parametrize("store", ["memory"], indirect=True)  # it i
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 HEALTH = "grpc.health.v1.Health"
+TLS = Path(__file__).parent.parent / "client" / "tls"  # of localhost
 REFLECTION = "grpc.reflection.v1alpha.ServerReflection"
 
 
@@ -78,23 +78,9 @@ async def test_a_port_that_is_taken_is_not_shared(server: Server) -> None:
     await second.stop(None)
 
 
-@pytest.fixture(scope="session")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """(certificate, key) of localhost."""
-    folder = tmp_path_factory.mktemp("tls")
-    cert, key = folder / "cert.pem", folder / "key.pem"
-    command = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 1 -subj /CN=localhost"
-    names = ["-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1", "-keyout", str(key), "-out", str(cert)]
-    subprocess.run([*command.split(), *names], check=True, capture_output=True)
-    return cert, key
-
-
-async def test_with_a_certificate_it_serves_over_tls_only(
-    store: Store, participant: ScriptedParticipant, certificate: tuple[Path, Path]
-) -> None:
-    cert, key = certificate
-    files = {"tls_cert_file": str(cert), "tls_key_file": str(key)}
-    credentials = grpc.ssl_channel_credentials(cert.read_bytes())
+async def test_with_a_certificate_it_serves_over_tls_only(store: Store, participant: ScriptedParticipant) -> None:
+    files = {"tls_cert_file": str(TLS / "cert.pem"), "tls_key_file": str(TLS / "key.pem")}
+    credentials = grpc.ssl_channel_credentials((TLS / "cert.pem").read_bytes())
     async with running_server(store, participant, grpc=files, credentials=credentials) as server:
         info = await server.admin.GetServerInfo(admin_service_pb2.GetServerInfoRequest())
         assert info.name == "sagad"
