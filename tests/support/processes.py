@@ -101,11 +101,17 @@ class SagadProcess:
 
 @contextmanager
 def sagad_process(
-    folder: Path, dsn: str, participants: Mapping[str, str], port: int = 0, **sections: dict[str, object]
+    folder: Path,
+    dsn: str,
+    participants: Mapping[str, str],
+    port: int = 0,
+    *,
+    wait: bool = True,
+    **sections: dict[str, object],
 ) -> Iterator[SagadProcess]:
-    """A running one, gone afterwards."""
+    """A running one, gone afterwards. `wait` blocks the loop: not while that has to serve it."""
     process = SagadProcess(folder, dsn, participants, port, **sections)
-    process.start()
+    process.start(wait=wait)
     try:
         yield process
     finally:

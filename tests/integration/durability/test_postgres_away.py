@@ -1,6 +1,7 @@
 """PostgreSQL stopped, its connections cut, commit answers lost - while 200 sagas run."""
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 from support.keeper import keeping
 from support.load import Load
 from support.processes import sagad_process
-from support.proxy import Proxy
+from support.proxy import proxied
 
 from sagad_client import Backoff, Client, Unavailable
 from sagad_server.embedded import EmbeddedPostgres
@@ -51,16 +52,21 @@ async def test_the_writers_connections_terminated(folder: Path, postgres_dsn: st
                 assert sagad.alive
 
 
-async def test_commits_whose_answer_is_cut_off(folder: Path, postgres_dsn: str) -> None:
-    async with keeping(delay_s=0.02) as keeper, Proxy.to(postgres_dsn) as proxy:
-        with sagad_process(folder, proxy.dsn, {"keeper": keeper.address}) as sagad:
+@pytest.mark.parametrize("silent", [False, True], ids=["connection broken", "connection silent"])
+async def test_commits_whose_answer_is_cut_off(folder: Path, postgres_dsn: str, silent: bool) -> None:
+    async with keeping(delay_s=0.02) as keeper, proxied(postgres_dsn) as (proxy, dsn):
+        section: dict[str, object] = {"dsn": dsn, "writer_silence": "1s"}
+        with sagad_process(folder, dsn, {"keeper": keeper.address}, wait=False, postgres=section) as sagad:
+            await asyncio.to_thread(sagad.wait_until_serving)
             load = Load(sagad.address, keeper)
             async with load.client:
                 await load.prepare()
                 starting = asyncio.create_task(load.start())
-                for _ in range(6):
-                    await asyncio.sleep(0.1)
-                    await proxy.cut_answers()
+                for _ in range(2 if silent else 6):
+                    lose = proxy.lose_answer_to if silent else proxy.cut_answer_to
+                    lose(b"s-0")  # a commit names its sagas
+                    with contextlib.suppress(TimeoutError):  # all may have ended already
+                        await asyncio.wait_for(proxy.acted.wait(), 5)
                 await starting
                 await load.check()
                 assert sagad.alive
