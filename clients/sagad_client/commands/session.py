@@ -46,7 +46,7 @@ class CommonOptions:
         DurationOption | None,
         Parameter(
             name=["--call-timeout", "--timeout"],
-            help="Bound of a call to sagad, such as 5s; default 10s. (start has a --timeout of its own.)",
+            help="Bound of a call, such as 5s; default 10s, for waits and files 60s. (start has its own --timeout.)",
         ),
     ] = None
     output: Annotated[Form, Parameter(name=["--output", "-o"], help="Form of the result; json is ProtoJSON.")] = (
