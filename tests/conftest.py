@@ -1,5 +1,10 @@
 """Fixtures for all tests. A PostgreSQL is started once, when the first test asks for a database."""
 
+import os
+
+# Tests start processes while gRPC runs in this one; its fork handlers crash the child between fork and exec.
+os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
+
 from collections.abc import Iterator
 
 import pytest

@@ -2,6 +2,10 @@
 
 import asyncio
 import os
+
+# Processes are started while gRPC runs in this one; its fork handlers crash the child between fork and exec.
+os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
+
 import signal
 import socket
 import subprocess
