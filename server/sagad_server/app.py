@@ -92,7 +92,6 @@ class App:
         self._spawn(count(self.store, definitions, self.metrics))
         self._spawn(clean_up(self.store, config))
         self._tell_health(True)
-        gc.freeze()  # what lives as long as the process need not be looked at again
         log.info("serving", grpc=self.address, http_port=self.http_port, node=node.node_name)
 
     async def _open_store(self) -> Node:
@@ -148,6 +147,7 @@ class App:
 
     async def run_until_stopped(self) -> None:
         """Serves until SIGTERM or SIGINT, then drains. Raises what a part of the node failed with."""
+        gc.freeze()  # what lives as long as the process need not be looked at again
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stopping.set)

@@ -3,11 +3,15 @@
 import json
 import threading
 from collections.abc import Callable, Iterable
+from functools import partial
 from socketserver import ThreadingMixIn
 from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 from prometheus_client import CollectorRegistry, make_wsgi_app
+
+
+_POLL_S = 0.05  # `stop` waits for as long as that
 
 
 class _Server(ThreadingMixIn, WSGIServer):
@@ -29,7 +33,8 @@ class HttpServer:
         self._metrics = make_wsgi_app(registry)
         self._serving = serving
         self._server = make_server(host.strip("[]"), int(port), self._app, _Server, _QuietHandler)
-        self._thread = threading.Thread(target=self._server.serve_forever, name="http", daemon=True)
+        serve = partial(self._server.serve_forever, poll_interval=_POLL_S)
+        self._thread = threading.Thread(target=serve, name="http", daemon=True)
         self.port = self._server.server_port
 
     def start(self) -> None:

@@ -346,7 +346,7 @@ class Step(_message.Message):
     """may_have_happened: an attempt ended without a trustworthy answer. Only a never_executed failure clears it."""
     @_builtins.property
     def input(self) -> _common_pb2.Payload:
-        """input of the action; only in view FULL."""
+        """input of the action as its expression, or an operator, gave it; unset: the saga's input. Only in view FULL."""
 
     @_builtins.property
     def output(self) -> _common_pb2.Payload:
