@@ -18,6 +18,8 @@ NAMESPACE = "default"
 DEFINITION_ID = "order"
 VERSION = "1.0.0"
 
+OpenStore = Callable[..., Awaitable[PostgresStore]]
+
 AGE = """
 UPDATE sagad.saga SET
     create_time = create_time - $1::interval, update_time = update_time - $1::interval,

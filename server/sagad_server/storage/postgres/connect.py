@@ -52,6 +52,9 @@ AWAY = (
 )
 """What the driver raises when the database cannot be used just now."""
 
+REFUSED = (asyncpg.InvalidAuthorizationSpecificationError, asyncpg.InvalidCatalogNameError)
+"""Those that waiting seldom mends: a wrong password, or no such database."""
+
 
 async def connect(settings: PostgresSettings, **session: str) -> Connection:
     """A connection to the host that takes writes. Raises one of AWAY."""
@@ -79,7 +82,8 @@ def unavailable() -> Iterator[None]:
     except AWAY as error:
         if isinstance(error, ValueError):  # what the driver refuses to send is a bug of ours
             raise
-        raise Unavailable(f"PostgreSQL: {describe(error)}", retry_after_ms=RETRY_AFTER_MS) from error
+        reason = "DATABASE_REFUSED" if isinstance(error, REFUSED) else None
+        raise Unavailable(f"PostgreSQL: {describe(error)}", reason=reason, retry_after_ms=RETRY_AFTER_MS) from error
 
 
 def describe(error: BaseException) -> str:

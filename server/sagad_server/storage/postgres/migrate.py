@@ -55,9 +55,7 @@ async def require_current(connection: Connection) -> None:
     version = await schema_version(connection) if exists else 0
     _refuse_newer(version)
     if version < (known := max(known_migrations())):
-        raise SchemaTooOld(
-            f"the database has schema version {version}, and this sagad needs {known}: run `sagad migrate`"
-        )
+        raise SchemaTooOld(f"the database has schema version {version}, this sagad needs {known}: run `sagad migrate`")
 
 
 async def schema_version(connection: Connection) -> int:

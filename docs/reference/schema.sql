@@ -1,0 +1,92 @@
+-- The schema that the migrations give. Made from a database; a test compares the two.
+
+CREATE TABLE sagad.definition (
+    namespace text COLLATE "C" NOT NULL,
+    definition_id text COLLATE "C" NOT NULL,
+    version text COLLATE "C" NOT NULL,
+    active boolean NOT NULL,
+    step_count integer NOT NULL,
+    create_time timestamp with time zone NOT NULL DEFAULT now(),
+    body bytea NOT NULL,
+    CONSTRAINT definition_pkey PRIMARY KEY (namespace, definition_id, version)
+);
+
+CREATE TABLE sagad.event (
+    batch_id uuid NOT NULL,
+    revision bigint NOT NULL,
+    "position" bigint NOT NULL GENERATED ALWAYS AS IDENTITY,
+    xid xid8 NOT NULL DEFAULT pg_current_xact_id(),
+    "time" timestamp with time zone NOT NULL,
+    cause smallint NOT NULL,
+    relay_partition smallint NOT NULL,
+    namespace text COLLATE "C" NOT NULL,
+    saga_id text COLLATE "C" NOT NULL,
+    body bytea NOT NULL,
+    payload bytea,
+    CONSTRAINT event_pkey PRIMARY KEY (namespace, saga_id, revision)
+);
+CREATE INDEX event_relay ON sagad.event USING btree (relay_partition, xid, "position");
+
+CREATE TABLE sagad.nodes (
+    instance_id uuid NOT NULL,
+    node_name text NOT NULL,
+    incarnation bigint NOT NULL,
+    state smallint NOT NULL DEFAULT 1,
+    lease bigint NOT NULL DEFAULT 0,
+    start_time timestamp with time zone NOT NULL DEFAULT now(),
+    loading_namespaces text[] NOT NULL DEFAULT '{}'::text[],
+    loading_saga_ids text[] NOT NULL DEFAULT '{}'::text[],
+    CONSTRAINT nodes_node_name_incarnation_key UNIQUE (node_name, incarnation),
+    CONSTRAINT nodes_pkey PRIMARY KEY (instance_id)
+);
+COMMENT ON COLUMN sagad.nodes.lease IS 'grows while the node lives';
+COMMENT ON COLUMN sagad.nodes.loading_saga_ids IS 'what is being loaded or decided just now, with loading_namespaces';
+
+CREATE TABLE sagad.saga (
+    uid uuid NOT NULL,
+    revision bigint NOT NULL,
+    epoch bigint NOT NULL,
+    create_time timestamp with time zone NOT NULL,
+    update_time timestamp with time zone NOT NULL,
+    parking_mask integer NOT NULL,
+    state smallint NOT NULL,
+    category smallint NOT NULL,
+    crashes smallint NOT NULL DEFAULT 0,
+    owner uuid,
+    wake_at timestamp with time zone,
+    end_time timestamp with time zone,
+    park_time timestamp with time zone,
+    purge_time timestamp with time zone,
+    namespace text COLLATE "C" NOT NULL,
+    saga_id text COLLATE "C" NOT NULL,
+    definition_id text COLLATE "C",
+    version text COLLATE "C",
+    incident_id text NOT NULL DEFAULT ''::text,
+    labels jsonb NOT NULL,
+    request_hash bytea NOT NULL,
+    body bytea NOT NULL,
+    CONSTRAINT saga_pkey PRIMARY KEY (namespace, saga_id)
+) WITH (autovacuum_analyze_scale_factor=0.05, autovacuum_vacuum_scale_factor=0.05, fillfactor=50);
+CREATE INDEX saga_definition ON sagad.saga USING btree (namespace, definition_id, version) WHERE (definition_id IS NOT NULL);
+CREATE INDEX saga_ended ON sagad.saga USING btree (end_time) WHERE ((end_time IS NOT NULL) AND (purge_time IS NULL));
+CREATE INDEX saga_labels ON sagad.saga USING gin (labels jsonb_path_ops) WITH (fastupdate=off) WHERE (labels <> '{}'::jsonb);
+CREATE INDEX saga_listed ON sagad.saga USING btree (namespace, create_time DESC, saga_id) WHERE (purge_time IS NULL);
+CREATE INDEX saga_moving ON sagad.saga USING btree (owner, wake_at, state) WHERE (state = ANY (ARRAY[1, 2]));
+CREATE INDEX saga_parked ON sagad.saga USING btree (namespace, create_time DESC, saga_id) WHERE ((state = 3) OR (parking_mask <> 0));
+CREATE INDEX saga_purged ON sagad.saga USING btree (purge_time) WHERE (purge_time IS NOT NULL);
+COMMENT ON COLUMN sagad.saga.wake_at IS 'of a saga without owner: not to be claimed before';
+COMMENT ON COLUMN sagad.saga.park_time IS 'when it was parked as a whole, if it is';
+COMMENT ON COLUMN sagad.saga.definition_id IS 'null in a tombstone, as version is';
+
+CREATE TABLE sagad.schema_migration (
+    version integer NOT NULL,
+    name text NOT NULL,
+    apply_time timestamp with time zone NOT NULL DEFAULT now(),
+    CONSTRAINT schema_migration_pkey PRIMARY KEY (version)
+);
+
+CREATE TABLE sagad.secret (
+    name text NOT NULL,
+    value bytea NOT NULL,
+    CONSTRAINT secret_pkey PRIMARY KEY (name)
+);

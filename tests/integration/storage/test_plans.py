@@ -1,0 +1,160 @@
+"""What PostgreSQL makes of the hot statements."""
+
+import re
+from collections.abc import AsyncIterator
+
+import pytest
+from support.rows import Connection, until
+from support.storage import OpenStore, batch, end, start, step
+
+from sagad_server.domain.states import SagaState
+from sagad_server.storage.postgres import PostgresSettings, PostgresStore, migrate
+from sagad_server.storage.postgres.connect import connect
+from sagad_server.storage.postgres.definitions import SQL as DEFINITIONS
+from sagad_server.storage.postgres.resolve import SAGAS
+from sagad_server.storage.postgres.rows import relay_partition
+from sagad_server.storage.postgres.selection import Parameters, where
+from sagad_server.storage.postgres.writer import ADVANCE, COMMIT, SESSION
+from sagad_server.storage.store import SagaFilter
+
+HOT = """
+SELECT n_tup_upd AS updates, n_tup_hot_upd AS hot FROM pg_stat_user_tables
+WHERE schemaname = 'sagad' AND relname = 'saga' AND n_tup_upd >= $1::int
+"""
+
+FILL = """
+INSERT INTO sagad.definition (namespace, definition_id, version, active, step_count, body)
+SELECT 'default', 'order', n::text, true, 1, '' FROM generate_series(1, 900) AS n;
+INSERT INTO sagad.saga (
+    uid, revision, epoch, create_time, update_time, parking_mask, state, category,
+    namespace, saga_id, definition_id, version, labels, request_hash, body, owner
+)
+SELECT
+    gen_random_uuid(), 1, 1, now(), now(), 0, CASE WHEN n % 100 = 0 THEN 1 ELSE 4 END, 0,
+    'default', n::text, 'order', (1 + n % 900)::text, '{"region": "north"}', '', '', gen_random_uuid()
+FROM generate_series(1, 20000) AS n
+"""
+
+
+@pytest.fixture
+async def writer(postgres_dsn: str) -> AsyncIterator[Connection]:
+    """A connection like the writer's, to a fresh and never analysed database."""
+    await migrate(postgres_dsn)
+    connection = await connect(PostgresSettings(dsn=postgres_dsn), **SESSION)
+    yield connection
+    await connection.close()
+
+
+async def plan(writer: Connection, sql: str) -> str:
+    nulls = ", ".join("NULL" for _ in set(re.findall(r"\$\d+", sql)))
+    await writer.execute(f"PREPARE hot AS {sql}")
+    lines = await writer.fetch(f"EXPLAIN EXECUTE hot ({nulls})" if nulls else "EXPLAIN EXECUTE hot")
+    await writer.execute("DEALLOCATE hot")
+    return "\n".join(line[0] for line in lines)
+
+
+@pytest.mark.parametrize("sql", [ADVANCE, COMMIT], ids=["advance", "commit"])
+@pytest.mark.parametrize("state", ["never analysed", "analysed empty", "analysed full", "vacuumed full"])
+async def test_the_commit_finds_its_rows_by_their_primary_key_whatever_the_statistics_say(
+    writer: Connection, sql: str, state: str
+) -> None:
+    if "full" in state:
+        await writer.execute(FILL)
+    if "analysed" in state and "never" not in state:
+        await writer.execute("ANALYZE")
+    if "vacuumed" in state:
+        await writer.execute("VACUUM ANALYZE sagad.saga")
+
+    text = await plan(writer, sql)
+
+    assert "Seq Scan" not in text
+    scans = re.findall(r"(\w+ (?:Only )?Scan)[^\n]* on saga (\w+)[^\n]*\n\s*(.*)", text)
+    assert [scan for scan, *_ in scans] == ["Index Scan", "Tid Scan"], text
+    assert "Index Scan using saga_pkey on saga" in text
+    assert "Index Cond: ((namespace = w.namespace) AND (saga_id = w.saga_id))" in text
+    if sql is COMMIT:
+        assert "Index Scan using definition_pkey on definition" in text
+
+
+async def test_ordinary_transitions_change_no_index(
+    open_store: OpenStore, postgres_dsn: str, admin: Connection
+) -> None:
+    store = await open_store(postgres_dsn)
+    sagas = [f"saga-{n:05}" for n in range(200)]
+    await store.commit(batch(*(start(saga, labels={"region": "north"}, body=b"x" * 250) for saga in sagas)))
+    for revision in range(2, 7):
+        await store.commit(batch(*(step(saga, revision, body=b"x" * 250) for saga in sagas)))
+    await store.close()  # its statistics are written when its connections end
+
+    used = await until(lambda: admin.fetchrow(HOT, 5 * len(sagas)))
+
+    assert used["hot"] == used["updates"]
+
+
+READS = {
+    "claim": ("saga_moving", lambda: SAGAS["claim"]),
+    "claim_one": ("saga_pkey", lambda: SAGAS["claim_one"]),
+    "load": ("saga_pkey", lambda: SAGAS["load"]),
+    "stranded": ("saga_moving", lambda: SAGAS["stranded"]),
+    "count_by_state": ("saga_moving", lambda: SAGAS["count_by_state"]),
+    "forget": ("saga_purged", lambda: SAGAS["forget"]),
+    "list": ("saga_listed", lambda: listing(SagaFilter())),
+    "list parked": ("saga_parked", lambda: listing(SagaFilter(states=(SagaState.PARKED,)))),
+    "list parked for a reason": ("saga_parked", lambda: listing(SagaFilter(parking_mask=4))),
+    "purgeable": ("saga_ended", lambda: SAGAS["purgeable"].format(where="purge_time IS NULL", age="$1", limit="10")),
+    "in_use": ("saga_definition", lambda: DEFINITIONS["in_use"]),
+}
+
+
+def listing(selection: SagaFilter) -> str:
+    parameters = Parameters()
+    return SAGAS["list"].format(where=where("default", selection, parameters), limit=parameters.add(50))
+
+
+@pytest.mark.parametrize("read", READS)
+async def test_reads_of_a_large_table_use_the_index_made_for_them(postgres_dsn: str, read: str) -> None:
+    await migrate(postgres_dsn)
+    connection = await connect(PostgresSettings(dsn=postgres_dsn), plan_cache_mode="force_generic_plan")
+    try:
+        await connection.execute(FILL)
+        await connection.execute("ANALYZE sagad.saga")
+        index, sql = READS[read]
+        text = await plan(connection, sql())
+    finally:
+        await connection.close()
+
+    assert re.search(rf"using {index} on saga|on {index} ", text), text
+    assert "Seq Scan on saga" not in text, text
+
+
+def test_the_relay_partition_of_a_saga_is_fixed_for_ever() -> None:
+    assert relay_partition("default", "order-1") == 41
+    assert relay_partition("\N{SNOWMAN}", "") == 63
+
+
+async def test_a_claim_after_a_restart_reads_its_index_though_nothing_was_analysed(postgres_dsn: str) -> None:
+    await migrate(postgres_dsn)
+    connection = await connect(PostgresSettings(dsn=postgres_dsn), plan_cache_mode="force_generic_plan")
+    try:
+        await connection.execute(FILL)
+        text = await plan(connection, SAGAS["claim"])
+    finally:
+        await connection.close()
+
+    assert text.count("Index Scan using saga_moving on saga") == 4, text
+    assert "Seq Scan on saga" not in text
+
+
+async def test_the_journal_has_what_a_relay_needs(store: PostgresStore, admin: Connection) -> None:
+    await store.commit(batch(start("a"), start("b")))
+    await store.commit(batch(step("a", 2), end("b", 2, state=SagaState.COMPENSATED, payload=b"p")))
+
+    rows = await admin.fetch("SELECT * FROM sagad.event ORDER BY xid, position")
+
+    assert [(row["saga_id"], row["revision"]) for row in rows] == [("a", 1), ("b", 1), ("a", 2), ("b", 2)]
+    assert [row["relay_partition"] for row in rows] == [relay_partition("default", saga) for saga in "abab"]
+    assert len({row["position"] for row in rows}) == 4
+    first, second = {row["xid"] for row in rows[:2]}, {row["xid"] for row in rows[2:]}
+    assert len(first) == len(second) == 1
+    assert first != second
+    assert [row["payload"] for row in rows] == [None, None, None, b"p"]
