@@ -106,6 +106,8 @@ _BY_CODE: dict[grpc.StatusCode, type[SagadError]] = {
     grpc.StatusCode.ABORTED: Aborted,
     grpc.StatusCode.RESOURCE_EXHAUSTED: ResourceExhausted,
     grpc.StatusCode.UNAVAILABLE: Unavailable,
+    # Nobody here has cancelled the call, or there would be no status: the server died while it had it.
+    grpc.StatusCode.CANCELLED: Unavailable,
     grpc.StatusCode.PERMISSION_DENIED: PermissionDenied,
     grpc.StatusCode.OUT_OF_RANGE: OutOfRange,
     grpc.StatusCode.DEADLINE_EXCEEDED: DeadlineExceeded,

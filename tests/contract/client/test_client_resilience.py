@@ -59,6 +59,12 @@ async def test_a_start_is_repeated_with_the_same_id_until_it_is_answered(peer: P
     assert all(request == peer.requests[0] for request in peer.requests)
 
 
+async def test_a_call_that_the_server_cancelled_is_repeated(peer: Peer, client: Client) -> None:
+    peer.script = deque([Refusal("CANCELLED"), STARTED])
+    assert (await client.start("order")).saga_id == "s"
+    assert len(peer.requests) == 2
+
+
 async def test_attempts_are_bounded(peer: Peer, client: Client) -> None:
     peer.script = deque([AWAY] * 10)
     with pytest.raises(Unavailable) as caught:
