@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 _STATUS_DETAILS = "grpc-status-details-bin"
 _RETRY_INFO = error_details_pb2.RetryInfo.DESCRIPTOR
 _MAX_RETRY_AFTER_MS = 30 * 86_400_000
+_NOT_CONFIGURED_RETRY_MS = 30_000  # nothing changes before the next start, and each try is journaled
 _DESCRIBE_TIMEOUT_S = 2.0
 _CHANNEL_OPTIONS = (
     # A participant that comes back is found within a second or two.
@@ -80,14 +81,15 @@ class GrpcTransport:
         if self._draining:
             self._not_sent(call, "this node is shutting down")
         elif participant is None:
-            self._not_sent(call, f"participant {call.participant!r} is not in the configuration")
+            message = f"participant {call.participant!r} is not in the configuration"
+            self._not_sent(call, message, _NOT_CONFIGURED_RETRY_MS)
         elif participant.in_flight >= participant.config.max_in_flight:
             participant.queue.append(call)
         else:
             self._hand_over(participant, call)
 
-    def _not_sent(self, call: Call, message: str) -> None:
-        self._loop.call_soon(call.on_outcome, call, NotSent(message))
+    def _not_sent(self, call: Call, message: str, retry_after_ms: int = 0) -> None:
+        self._loop.call_soon(call.on_outcome, call, NotSent(message, retry_after_ms))
 
     def _hand_over(self, participant: _Participant, call: Call) -> None:
         participant.in_flight += 1

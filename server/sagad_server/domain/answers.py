@@ -41,7 +41,7 @@ def _action_ended(draft: Draft, index: int, outcome: Outcome, elapsed_ms: int, r
         if backwards:
             _close(draft, index)
         else:
-            _not_sent(draft, index, definition, random)
+            _not_sent(draft, index, Direction.ACTION, outcome, elapsed_ms, random)
     else:
         step = draft.change(index).step
         draft.fail(index, outcome.failure)
@@ -64,7 +64,7 @@ def _compensation_ended(draft: Draft, index: int, outcome: Outcome, elapsed_ms: 
     elif isinstance(outcome, Pending):
         draft.wait(index, Trigger.PEND, definition.completion_timeout_ms)
     elif isinstance(outcome, NotSent):
-        _not_sent(draft, index, definition, random)
+        _not_sent(draft, index, Direction.COMPENSATION, outcome, elapsed_ms, random)
     else:
         draft.fail(index, outcome.failure)
         _retry_until(draft, index, Direction.COMPENSATION, outcome, elapsed_ms, random)
@@ -76,9 +76,23 @@ def _close(draft: Draft, index: int) -> None:
     draft.move(index, Trigger.GIVE_UP if may else Trigger.REFUSE)
 
 
-def _not_sent(draft: Draft, index: int, definition: StepDefinition, random: float) -> None:
-    """Tried again after the longest pause's jitter; uses no retry, since nobody was asked."""
-    draft.wait(index, Trigger.BACK_OFF, backoff_ms(definition, 2, random))
+def _not_sent(draft: Draft, index: int, direction: Direction, outcome: NotSent, elapsed_ms: int, random: float) -> None:
+    """Tried again soon; uses no retry, since nobody was asked. What must succeed parks once retry_for is over."""
+    definition = draft.saga.definition.steps[index]
+    failure = Failure(FailureCategory.INFRASTRUCTURE, "NOT_SENT", outcome.message, definition.step_id)
+    draft.fail(index, failure)
+    bounded = direction is Direction.COMPENSATION or definition.kind is StepKind.RETRIABLE
+    if bounded and elapsed_ms >= definition.retry_for_ms:
+        _park(draft, index, direction, failure, exhausted=True)
+        return
+    draft.wait(index, Trigger.BACK_OFF, backoff_ms(definition, 2, random, outcome.retry_after_ms))
+    draft.rearm_deadline = _deadline_counts_again(draft, index)
+
+
+def _deadline_counts_again(draft: Draft, index: int) -> bool:
+    """A deadline that passed while the pivot was in flight counts again once the pivot has certainly not happened."""
+    is_pivot = draft.saga.definition.steps[index].kind is StepKind.PIVOT
+    return is_pivot and not draft.saga.steps[index].may_have_happened
 
 
 def wants_retry(definition: StepDefinition, outcome: Failed) -> bool:
@@ -97,8 +111,7 @@ def _retry_or_turn_round(draft: Draft, index: int, outcome: Failed, random: floa
         delay_ms = backoff_ms(definition, step.retries, random, outcome.retry_after_ms)
         step.retries += 1
         draft.wait(index, Trigger.BACK_OFF, delay_ms)
-        # A deadline that passed while the pivot was in flight counts again once it is definitely refused.
-        draft.rearm_deadline = definition.kind is StepKind.PIVOT and not step.may_have_happened
+        draft.rearm_deadline = _deadline_counts_again(draft, index)
         return
     failure = _exhausted(step, outcome.failure) if retry and definition.max_retries else outcome.failure
     settle_failed_action(draft, index, failure)
@@ -153,7 +166,8 @@ def _park(draft: Draft, index: int, direction: Direction, failure: Failure, *, e
 
 
 def completion_expired(draft: Draft, index: int, direction: Direction, elapsed_ms: int) -> None:
-    """A pending answer did not come: the participant is polled with the same key, within the same bounds as retries."""
+    """A pending answer did not come: the participant is polled with the same key, within the same bounds as retries,
+    and at least once where retry_for is the bound."""
     definition = draft.saga.definition.steps[index]
     step = draft.change(index).step
     failure = Failure(
@@ -163,14 +177,15 @@ def completion_expired(draft: Draft, index: int, direction: Direction, elapsed_m
         definition.step_id,
     )
     if direction is Direction.COMPENSATION:
-        if elapsed_ms >= definition.retry_for_ms:
+        if elapsed_ms >= definition.retry_for_ms and step.compensation_retries:
             _park(draft, index, direction, failure, exhausted=True)
         else:
             step.compensation_retries += 1
             draft.call_compensation(index)
-    elif definition.kind is StepKind.RETRIABLE:
-        if elapsed_ms >= definition.retry_for_ms:
-            step.may_have_happened = True
+        return
+    step.may_have_happened = True  # it was accepted: no refusal of a poll takes that back
+    if definition.kind is StepKind.RETRIABLE:
+        if elapsed_ms >= definition.retry_for_ms and step.retries:
             _park(draft, index, direction, failure, exhausted=True)
         else:
             step.retries += 1
@@ -179,5 +194,4 @@ def completion_expired(draft: Draft, index: int, direction: Direction, elapsed_m
         step.retries += 1
         draft.call_action(index)
     else:
-        step.may_have_happened = True
         settle_failed_action(draft, index, _exhausted(step, failure) if definition.max_retries else failure)

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 from sagad.v1.common_pb2 import Payload
 from sagad_server.domain.saga import Failure, Saga, Step
-from sagad_server.domain.states import Direction, EventCause, ParkingReason, SagaState
+from sagad_server.domain.states import Direction, EventCause, ParkingReason, SagaState, StepState
 from sagad_server.domain.transitions import Trigger, next_step_state
 
 
@@ -98,9 +98,10 @@ class Draft:
         self.calls.append((index, Direction.ACTION))
 
     def call_compensation(self, index: int) -> None:
+        first = self.saga.steps[index].state in (StepState.SUCCEEDED, StepState.UNCERTAIN)
         step = self.move(index, Trigger.UNDO)
         step.compensation_attempt += 1
-        if step.compensation_attempt == 1:
+        if first:
             step.since_revision = self.saga.revision
         self.calls.append((index, Direction.COMPENSATION))
 

@@ -41,9 +41,11 @@ class Pending:
 
 @dataclass(slots=True, frozen=True)
 class NotSent:
-    """The call never left: no attempt, no ambiguity, no retry used."""
+    """The call never left: no attempt, no ambiguity, no retry used. It is tried again after `retry_after_ms` at the
+    earliest."""
 
     message: str
+    retry_after_ms: int = 0
 
 
 @dataclass(slots=True, frozen=True)
