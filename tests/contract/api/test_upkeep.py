@@ -1,0 +1,79 @@
+"""What a node does by itself: purges, counts, and says how it is."""
+
+import asyncio
+
+import grpc
+import pytest
+from prometheus_client import generate_latest
+from support.scripted_participant import ScriptedParticipant, failure
+from support.server import chain, eventually, running_server
+
+from sagad.v1 import saga_service_pb2 as pb
+from sagad.v1.saga_pb2 import SagaState
+from sagad_server.storage.memory import MemoryStore
+
+
+async def test_ended_sagas_older_than_a_setting_are_purged_and_their_end_stays_known(
+    participant: ScriptedParticipant,
+) -> None:
+    service = {"cleanup_interval": "1s", "retention": "0s"}
+    async with running_server(MemoryStore(), participant, service=service) as server:
+        await server.create(chain("one"))
+        await server.start(saga_id="old")
+        await server.settled("old")
+        await eventually(lambda: server.store.database.sagas["default", "old"].row.purge_time is not None)
+        saga = await server.get("old")
+        assert saga.purged
+        assert saga.state == SagaState.SAGA_STATE_SUCCEEDED
+        again = await server.start(saga_id="old")
+        assert (again.purged, again.state) == (True, SagaState.SAGA_STATE_SUCCEEDED)
+        assert len(participant.calls) == 1, "a late repeat starts nothing"
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await server.sagas.CompensateSaga(pb.CompensateSagaRequest(saga_id="old"))
+        assert caught.value.code() is grpc.StatusCode.FAILED_PRECONDITION
+
+
+async def test_tombstones_are_forgotten_after_their_time(participant: ScriptedParticipant) -> None:
+    service = {"cleanup_interval": "1s", "retention": "0s", "tombstone_retention": "0s"}
+    async with running_server(MemoryStore(), participant, service=service) as server:
+        await server.create(chain("one"))
+        await server.start(saga_id="old")
+        await server.settled("old")
+        await eventually(lambda: ("default", "old") not in server.store.database.sagas)
+
+
+async def test_the_metrics_tell_what_has_happened(participant: ScriptedParticipant) -> None:
+    async with running_server(MemoryStore(), participant) as server:
+        await server.create(chain("one", "two"))
+        participant.script("do_two", failure("NO"))
+        await server.start(saga_id="a")
+        await server.settled("a")
+        await server.start(saga_id="b")
+        await server.settled("b")
+        text = generate_latest(server.metrics.registry).decode()
+    lines = dict(line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
+    assert lines['sagad_sagas_started_total{definition="order"}'] == "2.0"
+    assert lines['sagad_sagas_ended_total{definition="order",state="COMPENSATED"}'] == "1.0"
+    assert lines['sagad_sagas_ended_total{definition="order",state="SUCCEEDED"}'] == "1.0"
+    assert lines['sagad_saga_duration_seconds_count{definition="order",state="SUCCEEDED"}'] == "1.0"
+    attempts = 'sagad_step_attempts_total{category="BUSINESS",direction="ACTION",outcome="failure"'
+    assert lines[f'{attempts},participant="inventory"}}'] == "1.0"
+    assert float(lines["sagad_transitions_total"]) == 4 + 3
+    assert lines["sagad_stranded"] == "0.0"
+    assert lines["sagad_sagas_in_memory"] == "0.0"
+
+
+async def test_a_part_that_fails_takes_the_node_down(participant: ScriptedParticipant) -> None:
+    from support.server import _config
+
+    from sagad_server.app import App
+
+    app = App(_config(participant, {}), MemoryStore())
+    await app.start()
+
+    async def broken() -> None:
+        raise ZeroDivisionError
+
+    app._spawn(broken())
+    with pytest.raises(ZeroDivisionError):
+        await asyncio.wait_for(app.run_until_stopped(), 30)
