@@ -8,7 +8,7 @@ ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 PAGES = (ROOT / "README.md", *sorted(DOCS.rglob("*.md")))
 
-_BLOCK = re.compile(r"^```(\w*)[ ]*(.*)\n(.*?)^```$|^<!-- test: (.+) -->$", re.MULTILINE | re.DOTALL)
+_BLOCK = re.compile(r"^```(\w*)[ ]*([^\n]*)\n(.*?)^```$|^<!-- test: ([^\n]+) -->$", re.MULTILINE | re.DOTALL)
 
 
 @dataclass(frozen=True)
