@@ -12,10 +12,12 @@ import asyncpg
 import pytest
 from support.postgres import execute, new_folder
 
+from sagad_server import embedded_programs
 from sagad_server.embedded import EmbeddedPostgres, EmbeddedPostgresError, default_data_dir
 
 START_AND_HANG = """
 import pathlib, signal, sys
+from sagad_server import embedded_programs
 from sagad_server.embedded import EmbeddedPostgres
 server = EmbeddedPostgres(pathlib.Path(sys.argv[1]), fsync=False)
 server.start()
@@ -141,6 +143,19 @@ def test_root_is_told_which_folder_nobody_cannot_enter(folder: Path) -> None:
     private.mkdir(mode=0o700)
     with pytest.raises(EmbeddedPostgresError, match=f"cannot enter {private}: .* chmod o\\+x {private}"):
         EmbeddedPostgres(private / "database").start()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root needs another account")
+def test_root_runs_a_copy_where_nobody_cannot_reach_the_wheel(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(embedded_programs, "ROOTS_COPIES", folder / "copies")
+    monkeypatch.setattr(embedded_programs.Programs, "_runs", lambda *_: False)
+    for _ in range(2):
+        server = EmbeddedPostgres(folder / "database", fsync=False)
+        server.start()
+        execute(server.dsn, "SELECT 1")
+        server.stop()
+
+    assert len(list((folder / "copies").iterdir())) == 1
 
 
 def test_the_dsn_of_a_server_that_is_not_started_is_refused(folder: Path) -> None:

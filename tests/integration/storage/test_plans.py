@@ -1,7 +1,7 @@
 """What PostgreSQL makes of the hot statements."""
 
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 import pytest
 from support.rows import Connection, until
@@ -88,10 +88,11 @@ async def test_ordinary_transitions_change_no_index(
 
     used = await until(lambda: admin.fetchrow(HOT, 5 * len(sagas)))
 
+    assert used is not None
     assert used["hot"] == used["updates"]
 
 
-READS = {
+READS: dict[str, tuple[str, Callable[[], str]]] = {
     "claim": ("saga_moving", lambda: SAGAS["claim"]),
     "claim_one": ("saga_pkey", lambda: SAGAS["claim_one"]),
     "load": ("saga_pkey", lambda: SAGAS["load"]),
