@@ -24,7 +24,11 @@ ConfigFile = Annotated[
 ]
 Settings = Annotated[
     list[str] | None,
-    Parameter(name=["--set", "-s"], help="A key and its value, such as grpc.address=127.0.0.1:7500. May be repeated."),
+    Parameter(
+        name=["--set", "-s"],
+        help="A key and its value, such as grpc.address=127.0.0.1:7500. May be repeated.",
+        negative="",
+    ),
 ]
 
 

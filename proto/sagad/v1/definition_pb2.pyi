@@ -244,7 +244,9 @@ class RetryPolicy(_message.Message):
 
     @_builtins.property
     def final_codes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """final_codes names gRPC codes (such as "UNAVAILABLE") that are not retried. What is ambiguous stays so."""
+        """final_codes names gRPC codes (such as "UNAVAILABLE") that are not retried. What is ambiguous stays so. Retriable steps and
+        compensations take only an answer for final: they retry ambiguous codes all the same, until retry_for is over.
+        """
 
     def __init__(
         self,

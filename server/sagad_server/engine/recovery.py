@@ -14,6 +14,10 @@ _UPKEEP_EVERY_S = 3.0
 _LOOK_AGAIN_S = 0.05
 
 
+class NoProgress(Exception):  # noqa: N818 - only told, never raised
+    """The process died over just one saga, again and again."""
+
+
 class Recovery:
     """Claims sagas in bounded batches, each under a marker, so that one whose data kills the process is found out."""
 
@@ -63,6 +67,7 @@ class Recovery:
             row = await self._store.get_row(key)
             if row is not None and SagaState(row.state) in (SagaState.RUNNING, SagaState.COMPENSATING):
                 incident_id = self._engine.random.uid().hex
+                self._engine.observer.incident(key, incident_id, NoProgress(f"{MAX_CRASHES} deaths over this saga"))
                 await self._engine.park(key, row.revision, row.epoch, ParkingReason.NO_PROGRESS, incident_id)
             return
         await self._mark([key])
