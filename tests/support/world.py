@@ -18,7 +18,7 @@ from sagad_server.engine.commands import Commands, Start
 from sagad_server.engine.definitions import Definitions
 from sagad_server.engine.engine import Engine, Settings
 from sagad_server.engine.loader import Loader
-from sagad_server.engine.ports import Call, Snapshot, Tombstone
+from sagad_server.engine.ports import Call, Random, Snapshot, Tombstone
 from sagad_server.engine.recovery import Recovery
 from sagad_server.engine.tokens import Tokens
 from sagad_server.storage.memory import MemoryStore
@@ -178,18 +178,18 @@ class World:
     def __init__(self, *definitions: DefinitionMessage, settings: Settings | None = None) -> None:
         self.clock = VirtualClock()
         self.database = MemoryDatabase(self.clock.now)
-        self.random = FixedRandom()
+        self.random: Random = FixedRandom()
         self.settings = settings or Settings()
         self._messages = definitions
         self._tasks: list[asyncio.Task[None]] = []
 
     async def boot(self) -> Node:
         """Starts a node on the database."""
-        self.store = FaultyStore(self.database)
+        self.store = self.new_store()
         node = await self.store.open("n1")
         for message in self._messages:
             await self.store.create_definition(stored(message), 1000, 10_000)
-        self.transport = ScriptedTransport()
+        self.transport = self.new_transport()
         self.observer = QuietObserver()
         tokens = Tokens(await self.store.secret("completion"))
         self.engine = Engine(
@@ -211,6 +211,12 @@ class World:
         await self.settle()
         return node
 
+    def new_store(self) -> FaultyStore:
+        return FaultyStore(self.database)
+
+    def new_transport(self) -> ScriptedTransport:
+        return ScriptedTransport()
+
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
         self._tasks.append(asyncio.get_running_loop().create_task(work))
 
@@ -225,9 +231,9 @@ class World:
         self._tasks.clear()
         self.store.die()
 
-    async def settle(self) -> None:
+    async def settle(self, turns: int = 60) -> None:
         """Lets everything run that needs no time to pass."""
-        for _ in range(60):
+        for _ in range(turns):
             await asyncio.sleep(0)
 
     async def advance(self, seconds: float) -> None:

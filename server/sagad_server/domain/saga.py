@@ -122,6 +122,11 @@ class Saga:
     def ended(self) -> bool:
         return self.state in ENDED
 
+    @property
+    def at_rest(self) -> bool:
+        """Nothing moves it but a call."""
+        return self.ended or self.state is SagaState.PARKED
+
     def idempotency_key(self, index: int) -> str:
         """Same key, same effect: `<uid>/<step_id>/<generation>`."""
         return f"{self.uid}/{self.definition.steps[index].step_id}/{self.steps[index].generation}"

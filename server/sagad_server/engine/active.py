@@ -9,7 +9,6 @@ from sagad_server.domain.draft import Decision
 from sagad_server.domain.errors import SagadError
 from sagad_server.domain.inputs import Input
 from sagad_server.domain.saga import Saga
-from sagad_server.domain.states import SagaState
 from sagad_server.engine.ports import Snapshot, Timer, Tombstone
 from sagad_server.storage.store import Key
 
@@ -54,8 +53,7 @@ class ActiveSaga:
     @property
     def resting(self) -> bool:
         """Nothing moves, and nothing is on its way: it need not be in memory."""
-        at_rest = self.saga.revision > 0 and (self.saga.ended or self.saga.state is SagaState.PARKED)
-        return at_rest and self.decision is None and not self.waiting
+        return self.saga.revision > 0 and self.saga.at_rest and self.decision is None and not self.waiting
 
     def snapshot(self) -> Snapshot:
         assert self.create_time is not None, "a snapshot of what was never committed"

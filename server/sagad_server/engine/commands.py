@@ -126,9 +126,10 @@ class Commands:
         _check_same(row.request_hash, request_hash, row.key)
         if row.purge_time is not None:
             return tombstone(row)
-        if wait and SagaState(row.state) not in ENDED and row.state != SagaState.PARKED:
+        answer = await self.get(row.key)
+        if wait and isinstance(answer, Snapshot) and not answer.saga.at_rest:  # it may have moved on since the row
             raise _between_nodes(row.key)
-        return await self.get(row.key)
+        return answer
 
     def _answer_conflict(self, active: ActiveSaga) -> None:
         task = asyncio.get_running_loop().create_task(self._tell_conflict(active))
@@ -247,8 +248,7 @@ class Commands:
         row = loaded.row
         if row.purge_time is not None:
             raise FailedPrecondition(f"saga {key[1]!r} is purged: only its end is known", reason="PURGED")
-        state = SagaState(row.state)
-        if state not in ENDED and state is not SagaState.PARKED:
+        if row.state not in ENDED and row.state != SagaState.PARKED:
             raise _between_nodes(key)
         active = await self._loader.active(loaded, owned=False)
         return self._engine.sagas.get(key) or active

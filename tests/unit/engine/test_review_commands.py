@@ -224,3 +224,27 @@ async def test_a_definition_that_was_deleted_and_made_anew_is_not_remembered_as_
     definitions.changed(await world.store.create_definition(stored(made), 1000, 10_000))
     await world.start("b")
     assert world.transport.sent[-1] == "b:other"
+
+
+async def test_wait_never_answers_with_a_saga_that_moves() -> None:
+    world = World(definition(pivot("pay"), retriable("ship", "pay")))
+    await world.boot()
+    await world.start("a")
+    await world.answer("a:pay", DONE)
+    await world.answer("a:ship", refused())
+    world.commands._definitions.refresh()
+    real = world.store.get_row
+
+    async def slow(key: tuple[str, str]) -> object:
+        row = await real(key)
+        await world.commands.retry(KEY, revision=3, step_id="", new_input=None, reason="again", actor="")
+        world.engine.sagas[KEY], held = None, world.engine.sagas[KEY]  # type: ignore[assignment]
+        del world.engine.sagas[KEY]
+        asyncio.get_running_loop().call_soon(world.engine.admit, held)
+        return row
+
+    world.store.get_row = slow  # type: ignore[method-assign, assignment]
+    task = world.starting("a", wait=True)
+    await world.settle()
+    with pytest.raises(Unavailable):
+        await task
