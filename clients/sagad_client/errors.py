@@ -79,7 +79,7 @@ class ResourceExhausted(SagadError):  # noqa: N818
 
 
 class Unavailable(SagadError):  # noqa: N818
-    """The server cannot be reached, or cannot do it now. What was asked may have happened."""
+    """The server cannot be reached, has died, or cannot do it now. What was asked may have happened."""
 
 
 class PermissionDenied(SagadError):  # noqa: N818

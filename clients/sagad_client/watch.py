@@ -11,7 +11,7 @@ import grpc.aio
 
 from sagad.v1.saga_service_pb2 import WatchSagaRequest, WatchSagaResponse
 from sagad_client.connection import Connection, may_pass
-from sagad_client.errors import Internal, SagadError, Unavailable, from_rpc_error
+from sagad_client.errors import SagadError, Unavailable, from_rpc_error
 
 _Method = grpc.aio.UnaryStreamMultiCallable[WatchSagaRequest, WatchSagaResponse]
 
@@ -79,5 +79,4 @@ async def _next_message(
 
 def _is_transport_fault(error: SagadError) -> bool:
     """Whether something between here and sagad broke the stream: its own errors always have a reason."""
-    broken = error.code in {grpc.StatusCode.CANCELLED, grpc.StatusCode.UNKNOWN} or isinstance(error, Internal)
-    return broken and not error.reason
+    return error.code in {grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN} and not error.reason
