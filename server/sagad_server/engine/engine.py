@@ -304,6 +304,19 @@ class Engine:
 
     # -- leaving memory
 
+    def dismiss_waiters(self) -> None:
+        """Tells the callers who wait for the end of a saga that this node stops."""
+        for active in self.sagas.values():
+            waiters, active.at_rest = active.at_rest, []
+            for done in waiters:
+                done(
+                    Unavailable(
+                        "this node is shutting down, and the saga goes on: repeat the call with the same saga_id",
+                        reason="DRAINING",
+                        retry_after_ms=RETRY_AFTER_MS,
+                    )
+                )
+
     def _forget_if_resting(self, active: ActiveSaga) -> None:
         if active.resting and self.sagas.get(active.key) is active:
             self._drop(active)

@@ -248,3 +248,14 @@ async def test_wait_never_answers_with_a_saga_that_moves() -> None:
     await world.settle()
     with pytest.raises(Unavailable):
         await task
+
+
+async def test_whoever_waits_for_the_end_of_a_saga_is_told_that_the_node_stops(world: World) -> None:
+    waiting = world.starting("a", wait=True)
+    await world.settle()
+    world.engine.draining = True
+    world.engine.dismiss_waiters()
+    await world.settle()
+    with pytest.raises(Unavailable) as caught:
+        await waiting
+    assert (caught.value.reason, caught.value.retry_after_ms) == ("DRAINING", 1000)
