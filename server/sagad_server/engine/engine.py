@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sagad_server.domain.decide import decide
 from sagad_server.domain.draft import Decision
 from sagad_server.domain.errors import FailedPrecondition, Internal, InvalidArgument, SagadError, Unavailable
 from sagad_server.domain.inputs import Answered, DeadlinePassed, Input, Outcome, Recover, WaitOver
@@ -17,7 +16,7 @@ from sagad_server.domain.saga import Saga
 from sagad_server.domain.states import Direction, ParkingReason, SagaState, StepState
 from sagad_server.engine import records
 from sagad_server.engine.active import ActiveSaga, Done
-from sagad_server.engine.bounds import bounded
+from sagad_server.engine.bounds import decide_bounded
 from sagad_server.engine.ports import Call, Clock, Observer, Random, Transport
 from sagad_server.engine.requests import compensate_request, step_request
 from sagad_server.engine.tokens import Tokens
@@ -103,7 +102,7 @@ class Engine:
 
     def _decide(self, active: ActiveSaga, what: Input, done: Done | None) -> None:
         try:
-            decision = decide(active.saga, bounded(what, active.payload_bytes, self.settings.max_saga_payload_bytes))
+            decision = decide_bounded(active.saga, what, active.payload_bytes, self.settings.max_saga_payload_bytes)
             write = None if decision is None else self._write(active, decision)
         except SagadError as error:
             if done is None:  # nobody asked, so nobody may be refused: a rule is broken

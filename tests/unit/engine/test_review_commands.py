@@ -259,3 +259,14 @@ async def test_whoever_waits_for_the_end_of_a_saga_is_told_that_the_node_stops(w
     with pytest.raises(Unavailable) as caught:
         await waiting
     assert (caught.value.reason, caught.value.retry_after_ms) == ("DRAINING", 1000)
+
+
+async def test_the_same_outcome_again_is_ok_however_full_the_saga_is() -> None:
+    world = World(definition(step("one"), step("two")), settings=Settings(max_saga_payload_bytes=120))
+    await world.boot()
+    await world.start("a")
+    one = await world.answer("a:one", Pending())
+    outcome = Success(payload("x" * 80))
+    for _ in range(2):
+        await world.commands.complete(KEY, "one", one.request.completion_token, outcome, actor="")
+    assert (await world.saga("a")).steps[1].state is StepState.RUNNING
