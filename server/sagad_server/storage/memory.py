@@ -11,6 +11,7 @@ from uuid import UUID, uuid4
 from sagad_server.domain.errors import Unavailable
 from sagad_server.domain.states import ENDED
 from sagad_server.storage.definitions import in_use, require_room
+from sagad_server.storage.journal import Cursor, JournalPage
 from sagad_server.storage.memory_database import MOVING, MemoryDatabase, MemorySaga, require_storable
 from sagad_server.storage.store import (
     Batch,
@@ -72,6 +73,7 @@ class MemoryStore:
         for write in batch.writes:
             require_storable(write)
         database, owner, now = self.database, self._instance_id, self.database.now()
+        database.journal.begin()
         return Committed({w.key for w in batch.writes if database.write(w, owner, batch.batch_id, now)}, now)
 
     async def resolve(self, keys: Sequence[Key]) -> dict[Key, RowState]:
@@ -142,6 +144,12 @@ class MemoryStore:
         events = [event for event in saga.events if event.revision > after_revision] if saga else []
         return [replace(event) for event in events[:limit]]
 
+    async def journal_end(self) -> Cursor:
+        return self._opened().journal.end()
+
+    async def read_journal(self, after: Cursor, limit: int) -> JournalPage:
+        return self._opened().journal.read(after, limit)
+
     async def stats(self, namespace: str, selection: SagaFilter) -> Stats:
         rows = list(self._opened().selected(namespace, selection))
         durations = sorted(row.end_time - row.create_time for row in rows if row.end_time)
@@ -167,9 +175,11 @@ class MemoryStore:
             for row in database.selected(namespace, selection)
             if row.state in ENDED and row.end_time is not None and row.end_time <= now - ended_before
         ]
-        doomed = sorted(ended)[:limit]
-        for _, key in [] if dry_run else doomed:
-            database.sagas[key].purge(now)
+        doomed = [key for _, key in sorted(ended)[:limit]]
+        if not dry_run:
+            database.journal.purge(frozenset(doomed))
+            for key in doomed:
+                database.sagas[key].purge(now)
         return len(doomed)
 
     async def forget(self, older_than: timedelta, limit: int) -> int:

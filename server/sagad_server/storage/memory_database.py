@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 from uuid import UUID, uuid4
 
 from sagad_server.domain.states import EventCause, SagaState
+from sagad_server.storage.memory_journal import MemoryJournal
 from sagad_server.storage.selection import selects
 from sagad_server.storage.store import (
     DataRejected,
@@ -63,6 +64,7 @@ class MemoryDatabase:
     def __init__(self, now: Callable[[], datetime] = _utc_now) -> None:
         self.now = now
         self.sagas: dict[Key, MemorySaga] = {}
+        self.journal = MemoryJournal()
         self.definitions: dict[tuple[str, str, str], StoredDefinition] = {}
         self.secrets: dict[str, bytes] = {}
         self.incarnations: dict[str, int] = {}
@@ -97,6 +99,7 @@ class MemoryDatabase:
         saga.wake_time = now + timedelta(milliseconds=write.wake_after_ms or 0) if sleeps else None
         saga.crashes = 0
         saga.append(write.cause, now, write.event, write.payload, batch_id)
+        self.journal.append(row, saga.events[-1])
         return True
 
     def _inserted(self, write: Write, now: datetime) -> MemorySaga | None:
@@ -138,6 +141,8 @@ class MemoryDatabase:
         row.park_time = row.update_time = now
         saga.wake_time = None
         saga.append(EventCause.INCIDENT, now, event, b"", uuid4())
+        self.journal.begin()
+        self.journal.append(row, saga.events[-1])
 
 
 def require_storable(write: Write) -> None:

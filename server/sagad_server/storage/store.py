@@ -7,8 +7,11 @@ database's own; nobody compares them with another clock.
 from collections.abc import Collection, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 from uuid import UUID
+
+if TYPE_CHECKING:
+    from sagad_server.storage.journal import Cursor, JournalPage
 
 Key = tuple[str, str]
 """(namespace, saga_id)"""
@@ -282,6 +285,17 @@ class Store(Protocol):
 
     async def list_events(self, key: Key, after_revision: int, limit: int) -> list[EventRow]:
         """The journal of a saga, oldest first."""
+
+    async def journal_end(self) -> "Cursor":
+        """The last place in the journal, of all sagas, that can be read now."""
+
+    async def read_journal(self, after: "Cursor", limit: int) -> "JournalPage":
+        """The events of all sagas behind a cursor, at most `limit` of them (64 or more): in the order of cursors, which
+        is that of revisions for each saga. What was once read is final: nothing ever appears before it. An event that
+        is committed appears once every transaction that is older than its own has ended.
+
+        Raises OutOfRange (JOURNAL_CHANGED) if the cursor is of a history that this database does not continue.
+        """
 
     async def stats(self, namespace: str, selection: SagaFilter) -> Stats:
         """Counts of the selected sagas. Tombstones are left out."""

@@ -96,6 +96,16 @@ async def test_a_read_that_gets_no_answer_is_unavailable_in_bounded_time_and_the
         assert await store.get_row(key("a")) is None
 
 
+async def test_open_ends_in_bounded_time_though_nobody_answers(postgres_dsn: str) -> None:
+    async with proxied(postgres_dsn) as (proxy, dsn):
+        store = PostgresStore(PostgresSettings(dsn=dsn, connect_timeout_s=1))
+        proxy.lose_answer_to(b"pg_advisory_lock")
+
+        async with asyncio.timeout(10):
+            with pytest.raises(Unavailable, match="no answer in time"):
+                await store.open("node")
+
+
 async def test_close_ends_in_bounded_time_though_nobody_answers(postgres_dsn: str) -> None:
     async with proxied(postgres_dsn) as (proxy, dsn):
         store = PostgresStore(PostgresSettings(dsn=dsn, connect_timeout_s=1, writer_silence_s=1))

@@ -1,4 +1,4 @@
-"""The store on PostgreSQL, version 14 or newer."""
+"""The store on PostgreSQL, version 15 or newer."""
 
 from sagad_server.storage.postgres.migrate import migrate
 from sagad_server.storage.postgres.settings import PostgresSettings

@@ -56,11 +56,12 @@ REFUSED = (asyncpg.InvalidAuthorizationSpecificationError, asyncpg.InvalidCatalo
 """Those that waiting seldom mends: a wrong password, or no such database."""
 
 
-async def connect(settings: PostgresSettings, **session: str) -> Connection:
+async def connect(settings: PostgresSettings, command_timeout_s: float | None = None, /, **session: str) -> Connection:
     """A connection to the host that takes writes. Raises one of AWAY."""
     return await asyncpg.connect(
         settings.dsn,
         timeout=settings.connect_timeout_s,
+        command_timeout=command_timeout_s,
         target_session_attrs=SessionAttribute.read_write,
         server_settings=SESSION | session,
     )

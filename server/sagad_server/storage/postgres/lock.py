@@ -6,7 +6,7 @@ from uuid import UUID
 
 import asyncpg
 
-from sagad_server.storage.postgres.connect import AWAY, Connection, close, connect
+from sagad_server.storage.postgres.connect import AWAY, CLOSE_TIMEOUT_S, Connection, close, connect
 from sagad_server.storage.postgres.queries import load_queries
 from sagad_server.storage.postgres.settings import PostgresSettings
 from sagad_server.storage.store import NodeAlreadyRunning
@@ -36,7 +36,8 @@ class DatabaseLock:
         """Takes the lock and returns its connection. Raises NodeAlreadyRunning, or one of AWAY."""
         self._connection = await self._connect()
         try:
-            await self._connection.execute(NODES["lock"], LOCK)
+            limit_s = PREDECESSOR_S + self._settings.connect_timeout_s
+            await self._connection.execute(NODES["lock"], LOCK, timeout=limit_s)
         except asyncpg.LockNotAvailableError:
             raise NodeAlreadyRunning(_refusal(await self._connection.fetchrow(NODES["holder"], LOCK))) from None
         self._held = True
@@ -54,7 +55,7 @@ class DatabaseLock:
         if self._connection is None:
             return
         try:
-            await self._connection.execute(NODES["stop"], instance_id, timeout=self._settings.connect_timeout_s)
+            await self._connection.execute(NODES["stop"], instance_id, timeout=CLOSE_TIMEOUT_S)
         except AWAY:
             self._connection.terminate()
         await close(self._connection)
@@ -67,7 +68,8 @@ class DatabaseLock:
             self._connection.terminate()
 
     async def _connect(self) -> Connection:
-        return await connect(self._settings, application_name=self._name, lock_timeout=f"{PREDECESSOR_S}s")
+        session = {"application_name": self._name, "lock_timeout": f"{PREDECESSOR_S}s"}
+        return await connect(self._settings, self._settings.command_timeout_s, **session)
 
     async def _keep(self, instance_id: UUID) -> None:
         while True:
@@ -78,6 +80,8 @@ class DatabaseLock:
             except AWAY:  # all others notice too that the database is away
                 if self._connection is not None:
                     self._connection.terminate()
+            except asyncpg.PostgresError:  # the tables are not ours any more
+                break
         self._on_lost()
 
     async def _beat(self, instance_id: UUID) -> bool:
@@ -88,10 +92,9 @@ class DatabaseLock:
         if self._connection is None or self._connection.is_closed():
             self._held = False
             self._connection = await self._connect()
-        limit_s = self._settings.connect_timeout_s
         if not self._held:
-            self._held = await self._connection.fetchval(NODES["try_lock"], LOCK, timeout=limit_s)
-        live: bool = await self._connection.fetchval(NODES["beat"], instance_id, timeout=limit_s)
+            self._held = await self._connection.fetchval(NODES["try_lock"], LOCK)
+        live: bool = await self._connection.fetchval(NODES["beat"], instance_id)
         return live
 
 

@@ -8,7 +8,7 @@ class PostgresSettings:
     """`dsn` is a libpq URI; with several hosts, the one that takes writes is used. Times are in seconds."""
 
     dsn: str = field(repr=False)
-    """May hold a password: never logged."""
+    """May hold a password: never logged. A pooler between must be in session mode."""
     pool_min_size: int = 1
     pool_max_size: int = 10
     """Connections for reads and rare writes. The writer, the lock and `resolve` have one each besides."""

@@ -6,8 +6,10 @@ from datetime import datetime, timedelta
 from uuid import UUID, uuid4
 
 from sagad_server.domain.states import EventCause
+from sagad_server.storage.journal import Cursor, JournalPage
 from sagad_server.storage.postgres import definitions
 from sagad_server.storage.postgres.connect import AnyConnection, Connection, unavailable
+from sagad_server.storage.postgres.journal import journal_end, read_journal
 from sagad_server.storage.postgres.lock import NODES, DatabaseLock
 from sagad_server.storage.postgres.migrate import migrate, require_current
 from sagad_server.storage.postgres.pool import Pool
@@ -168,6 +170,12 @@ class PostgresStore:
 
     async def list_events(self, key: Key, after_revision: int, limit: int) -> list[EventRow]:
         return [event_row(each) for each in await self._pool.fetch(SAGAS["list_events"], *key, after_revision, limit)]
+
+    async def journal_end(self) -> Cursor:
+        return await journal_end(self._pool)
+
+    async def read_journal(self, after: Cursor, limit: int) -> JournalPage:
+        return await read_journal(self._pool, after, limit)
 
     async def list_sagas(
         self, namespace: str, selection: SagaFilter, after: tuple[datetime, str] | None, limit: int

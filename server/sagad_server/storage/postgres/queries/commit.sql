@@ -44,7 +44,9 @@ u AS (
         body = t.body
     FROM t
     WHERE s.ctid = t.ctid
-    RETURNING t.ordinal, t.namespace, t.saga_id, t.revision, t.cause, t.relay_partition, t.event, t.payload
+    RETURNING
+        t.ordinal, t.namespace, t.saga_id, t.revision, t.cause, t.relay_partition, t.event, t.payload,
+        t.category, t.parking_mask
 )
 
 -- name: start
@@ -97,9 +99,11 @@ i AS (
 -- name: journal_advanced
 e AS (
     INSERT INTO sagad.event (
-        namespace, saga_id, revision, batch_id, cause, time, relay_partition, body, payload
+        namespace, saga_id, revision, batch_id, cause, time, relay_partition, body, payload, category, parking_mask
     )
-    SELECT u.namespace, u.saga_id, u.revision, $1::uuid, u.cause, now(), u.relay_partition, u.event, u.payload
+    SELECT
+        u.namespace, u.saga_id, u.revision, $1::uuid, u.cause, now(), u.relay_partition, u.event, u.payload,
+        u.category, u.parking_mask
     FROM u
 )
 SELECT now() AS time, NULL::bigint[] AS started, array_agg(u.ordinal) AS advanced
@@ -108,17 +112,22 @@ FROM u
 -- name: journal_all
 -- `started` is asked for first: new sagas are inserted before the first row is locked, by every writer.
 w AS (
-    SELECT n.ordinal, n.namespace, n.saga_id, n.cause, n.relay_partition, n.event, n.payload
+    SELECT
+        n.ordinal, n.namespace, n.saga_id, n.cause, n.relay_partition, n.event, n.payload, n.category, n.parking_mask
     FROM i JOIN n USING (uid)
 ),
 e AS (
     INSERT INTO sagad.event (
-        namespace, saga_id, revision, batch_id, cause, time, relay_partition, body, payload
+        namespace, saga_id, revision, batch_id, cause, time, relay_partition, body, payload, category, parking_mask
     )
-    SELECT w.namespace, w.saga_id, 1, $1::uuid, w.cause, now(), w.relay_partition, w.event, w.payload
+    SELECT
+        w.namespace, w.saga_id, 1, $1::uuid, w.cause, now(), w.relay_partition, w.event, w.payload,
+        w.category, w.parking_mask
     FROM w
     UNION ALL
-    SELECT u.namespace, u.saga_id, u.revision, $1::uuid, u.cause, now(), u.relay_partition, u.event, u.payload
+    SELECT
+        u.namespace, u.saga_id, u.revision, $1::uuid, u.cause, now(), u.relay_partition, u.event, u.payload,
+        u.category, u.parking_mask
     FROM u
 )
 SELECT

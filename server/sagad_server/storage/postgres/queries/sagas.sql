@@ -80,10 +80,12 @@ WITH parked AS (
         park_time = now(),
         update_time = now()
     WHERE namespace = $1 AND saga_id = $2 AND revision = $3 AND epoch = $4 AND state IN (1, 2)
-    RETURNING revision
+    RETURNING revision, category, parking_mask
 )
-INSERT INTO sagad.event (namespace, saga_id, revision, batch_id, cause, time, relay_partition, body)
-SELECT $1, $2, revision, gen_random_uuid(), $7, now(), $8, $9
+INSERT INTO sagad.event (
+    namespace, saga_id, revision, batch_id, cause, time, relay_partition, body, category, parking_mask
+)
+SELECT $1, $2, revision, gen_random_uuid(), $7, now(), $8, $9, category, parking_mask
 FROM parked
 RETURNING 1
 
@@ -155,22 +157,35 @@ WHERE ctid = ANY (ARRAY(
 RETURNING 1
 
 -- name: purgeable
--- Those that ended first, and that nobody is writing.
+-- Those that ended first, and that nobody is writing. Their last events can be read by those who read the journal.
 SELECT namespace, saga_id FROM sagad.saga
 WHERE {where} AND state IN (4, 5, 6) AND end_time <= now() - {age}::interval
+    AND pg_snapshot_xmin(pg_current_snapshot()) > coalesce((
+        SELECT e.xid FROM sagad.event AS e
+        WHERE e.namespace = saga.namespace AND e.saga_id = saga.saga_id AND e.revision = saga.revision
+    ), '0')
 ORDER BY end_time
 LIMIT {limit}
 FOR UPDATE SKIP LOCKED
 
 -- name: purge_events
-DELETE FROM sagad.event
-WHERE ctid = ANY (ARRAY(
-    SELECT e.ctid
-    FROM unnest($1::text[], $2::text[]) AS k (namespace, saga_id),
-    LATERAL (
-        SELECT ctid FROM sagad.event AS e WHERE e.namespace = k.namespace AND e.saga_id = k.saga_id OFFSET 0
-    ) AS e
-))
+WITH gone AS (
+    DELETE FROM sagad.event
+    WHERE ctid = ANY (ARRAY(
+        SELECT e.ctid
+        FROM unnest($1::text[], $2::text[]) AS k (namespace, saga_id),
+        LATERAL (
+            SELECT ctid FROM sagad.event AS e WHERE e.namespace = k.namespace AND e.saga_id = k.saga_id OFFSET 0
+        ) AS e
+    ))
+    RETURNING namespace, xid, position
+)
+INSERT INTO sagad.journal_purge AS j (namespace, xid, position)
+SELECT DISTINCT ON (namespace) namespace, xid, position
+FROM gone
+ORDER BY namespace, xid DESC, position DESC
+ON CONFLICT (namespace) DO UPDATE SET xid = excluded.xid, position = excluded.position
+WHERE (excluded.xid, excluded.position) > (j.xid, j.position)
 
 -- name: purge_rows
 UPDATE sagad.saga
