@@ -23,9 +23,19 @@ CREATE TABLE sagad.event (
     saga_id text COLLATE "C" NOT NULL,
     body bytea NOT NULL,
     payload bytea,
+    category smallint,
+    parking_mask integer,
     CONSTRAINT event_pkey PRIMARY KEY (namespace, saga_id, revision)
 );
 CREATE INDEX event_relay ON sagad.event USING btree (relay_partition, xid, "position");
+
+CREATE TABLE sagad.journal_purge (
+    namespace text COLLATE "C" NOT NULL,
+    xid xid8 NOT NULL,
+    "position" bigint NOT NULL,
+    CONSTRAINT journal_purge_pkey PRIMARY KEY (namespace)
+);
+CREATE INDEX journal_purge_order ON sagad.journal_purge USING btree (xid, "position");
 
 CREATE TABLE sagad.nodes (
     instance_id uuid NOT NULL,

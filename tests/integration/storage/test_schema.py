@@ -16,6 +16,8 @@ from sagad_server.storage.postgres.schema import describe_schema
 from sagad_server.storage.store import SchemaTooNew, SchemaTooOld
 
 DOCUMENT = Path(__file__).parents[3] / "docs" / "reference" / "schema.sql"
+KNOWN = max(known_migrations())
+KNOWN = max(known_migrations())
 NEWER = "INSERT INTO sagad.schema_migration (version, name) VALUES (9999, 'of the future')"
 
 
@@ -44,7 +46,7 @@ async def test_a_newer_schema_is_refused_with_both_versions(
     await migrate(postgres_dsn)
     await admin.execute(NEWER)
 
-    with pytest.raises(SchemaTooNew, match=r"schema version 9999, .* none above 1\b.*newer sagad"):
+    with pytest.raises(SchemaTooNew, match=rf"schema version 9999, .* none above {KNOWN}\b.*newer sagad"):
         await migrate(postgres_dsn)
     with pytest.raises(SchemaTooNew):
         await open_store(postgres_dsn)
@@ -53,7 +55,7 @@ async def test_a_newer_schema_is_refused_with_both_versions(
 async def test_a_store_that_must_not_migrate_refuses_an_older_schema_and_says_what_to_do(postgres_dsn: str) -> None:
     store = PostgresStore(PostgresSettings(dsn=postgres_dsn), migrates=False)
 
-    with pytest.raises(SchemaTooOld, match="schema version 0, this sagad needs 1: run `sagad migrate`"):
+    with pytest.raises(SchemaTooOld, match=f"schema version 0, this sagad needs {KNOWN}: run `sagad migrate`"):
         await store.open("node")
 
     await migrate(postgres_dsn)
