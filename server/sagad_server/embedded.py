@@ -6,6 +6,7 @@ trusts everybody who connects from this machine, so that it needs no password: d
 
 import fcntl
 import os
+import random
 import shlex
 import shutil
 import socket
@@ -20,6 +21,7 @@ from sagad_server.embedded_programs import EmbeddedPostgresError, Programs
 START_TIMEOUT_S = 60
 STOP_TIMEOUT_S = 30
 ORPHANS_S = 3  # the processes of a killed server need a moment to see that it is gone, and hinder the next one
+PORTS = range(20_000, 32_000)  # none that the system gives to outgoing connections: it would be taken while we are down
 MAX_SOCKET_PATH = 100  # bytes; the kernel takes 107, a backup file of the lock needs a few more
 
 __all__ = ["EmbeddedPostgres", "EmbeddedPostgresError", "default_data_dir"]
@@ -146,9 +148,7 @@ class EmbeddedPostgres:
         kept = self.folder / "port"
         if kept.exists() and _is_free(port := int(kept.read_text())):
             return port
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = int(probe.getsockname()[1])
+        port = next(filter(_is_free, random.sample(PORTS, len(PORTS))))
         kept.write_text(f"{port}\n")
         return port
 
