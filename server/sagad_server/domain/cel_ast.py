@@ -23,10 +23,13 @@ class AstError(Exception):
 
 @dataclass(slots=True)
 class Facts:
-    """`references` are the ids of the steps whose outputs are read; `outer_reads` counts variables read in macros."""
+    """`references` are the ids of the steps whose outputs are read, `input_fields` the fields of the input that are;
+    `outer_reads` counts variables read in macros."""
 
     references: set[str] = field(default_factory=set)
     uses_input: bool = False
+    input_fields: set[str] = field(default_factory=set)
+    whole_input: bool = False
     macros: int = 0
     outer_reads: int = 0
     costly: bool = False  # its cost is not in proportion to what it reads
@@ -60,12 +63,18 @@ def _visit(
         facts.references.add(step_id)
         facts.outer_reads += in_macro
         return []
+    input_field = _field_of_input(node)
+    if input_field is not None:
+        facts.uses_input = True
+        facts.input_fields.add(input_field)
+        facts.outer_reads += in_macro
+        return []
     if _IDENT in node:
         name = _text(_fields(node[_IDENT][0]), 1)
         if name == "steps":
             raise AstError('steps is read as steps.<step_id>.output or steps["<step_id>"].output only')
         if name == "input":
-            facts.uses_input = True
+            facts.uses_input = facts.whole_input = True
             facts.outer_reads += in_macro
         return []
     if _COMPREHENSION in node:
@@ -108,10 +117,18 @@ def _step_of_output(node: dict[int, list[Any]]) -> str | None:
     if access is None or access[1] != "output":
         return None
     step = _access(_fields(access[0]))
-    if step is None:
-        return None
-    root = _fields(step[0])
-    return step[1] if _IDENT in root and _text(_fields(root[_IDENT][0]), 1) == "steps" else None
+    return step[1] if step is not None and _is_variable(step[0], "steps") else None
+
+
+def _field_of_input(node: dict[int, list[Any]]) -> str | None:
+    """The field if the node is `input.<field>`, also in brackets or within `has()`."""
+    access = _access(node)
+    return access[1] if access is not None and _is_variable(access[0], "input") else None
+
+
+def _is_variable(node: bytes, name: str) -> bool:
+    fields = _fields(node)
+    return _IDENT in fields and _text(_fields(fields[_IDENT][0]), 1) == name
 
 
 def _access(node: dict[int, list[Any]]) -> tuple[bytes, str] | None:

@@ -48,11 +48,13 @@ class ExpressionError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Expression:
-    """A compiled expression. `references` are the ids of the steps whose outputs it reads."""
+    """A compiled expression. `references` are the ids of the steps whose outputs it reads, `input_fields` the fields of
+    the saga's input (None: the input as a whole)."""
 
     source: str
     references: frozenset[str]
     uses_input: bool
+    input_fields: frozenset[str] | None
     costly: bool
     _program: Any = field(repr=False, compare=False)
 
@@ -84,7 +86,22 @@ def _compile(source: str, step_ids: tuple[str, ...], condition: bool) -> Express
         raise ExpressionError(_readable(error) + _dash_advice(source, step_ids)) from None
     except AstError as error:
         raise ExpressionError(str(error) + _dash_advice(source, step_ids)) from None
-    return Expression(source, frozenset(facts.references), facts.uses_input, facts.costly, program)
+    input_fields = None if facts.whole_input else frozenset(facts.input_fields)
+    return Expression(source, frozenset(facts.references), facts.uses_input, input_fields, facts.costly, program)
+
+
+def failing_expression(message: str) -> Expression:
+    """An expression whose evaluation always fails with the message: for exploring what follows from that."""
+    nothing: frozenset[str] = frozenset()
+    return Expression("", nothing, uses_input=False, input_fields=nothing, costly=False, _program=_Failing(message))
+
+
+@dataclass(frozen=True, slots=True)
+class _Failing:
+    message: str
+
+    def eval(self, data: object) -> object:
+        raise RuntimeError(self.message)
 
 
 def evaluate(
