@@ -46,13 +46,15 @@ class MemoryJournal:
 
     def read(self, after: Cursor, limit: int) -> JournalPage:
         """See `Store.read_journal`."""
-        if after.history != _HISTORY and after.xid:
-            raise journal_changed()
         begin = bisect_right(self._entries, after, key=lambda entry: entry.cursor)
+        is_known = after.xid == 0 or (begin > 0 and self._entries[begin - 1].cursor == after)
+        if after.history != _HISTORY and not is_known:
+            raise journal_changed()
         found = self._entries[begin : begin + limit]
-        purged = [namespace for namespace, cursor in self._purged.items() if cursor > after]
+        cursor = found[-1].cursor if found else replace(after, history=_HISTORY)
+        purged = [namespace for namespace, last in self._purged.items() if last > after]
         more = begin + limit < len(self._entries)
-        return JournalPage([_row(entry) for entry in found], found[-1].cursor if found else after, more, purged)
+        return JournalPage([_row(entry) for entry in found], cursor, more, purged)
 
     def purge(self, keys: Collection[Key]) -> None:
         """Deletes the events of these sagas."""

@@ -294,7 +294,7 @@ class Store(Protocol):
         is that of revisions for each saga. What was once read is final: nothing ever appears before it. An event that
         is committed appears once every transaction that is older than its own has ended.
 
-        Raises OutOfRange (JOURNAL_CHANGED) if the cursor is of a history that this database does not continue.
+        Raises OutOfRange (JOURNAL_CHANGED) if the cursor is of another history, and its event is not there.
         """
 
     async def stats(self, namespace: str, selection: SagaFilter) -> Stats:
