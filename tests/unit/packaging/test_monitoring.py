@@ -16,12 +16,14 @@ EXPRESSIONS = {panel["title"]: [target["expr"] for target in panel["targets"]] f
 
 
 @pytest.mark.parametrize("title", EXPRESSIONS)
-def test_every_metric_of_a_panel_exists(title: str) -> None:
+def test_every_metric_of_a_panel_exists_and_is_documented(title: str) -> None:
     families = Metrics().registry.collect()
     existing = {family.name + suffix for family in families for suffix in SUFFIXES[family.type]}
     named = set(re.findall(r"sagad_\w+", " ".join(EXPRESSIONS[title])))
     assert named
     assert named - existing == set()
+    documented = set(re.findall(r"`(sagad_\w+)`", (ROOT / "docs/reference/metrics.md").read_text()))
+    assert {re.sub(r"_(bucket|sum|count)$", "", name) for name in named} - documented == set()
 
 
 def test_prometheus_asks_the_service_and_port_of_the_compose_file() -> None:
