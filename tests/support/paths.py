@@ -28,7 +28,7 @@ class Explored:
             None if input is None else payload(input), {key: payload(value) for key, value in (outputs or {}).items()}
         )
         self.exploration = Exploration(self.definition, example, **bounds)
-        self.paths = list(self.exploration.paths())
+        self.paths = [path for path in self.exploration.paths() if path is not None]
         self.by_fault = {fault_text(self.definition, path): path for path in self.paths}
 
     def __getitem__(self, faults: str) -> Path:

@@ -22,45 +22,67 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
+from sagad.v1 import common_pb2 as sagad_dot_v1_dot_common__pb2
 from sagad.v1 import definition_pb2 as sagad_dot_v1_dot_definition__pb2
 from sagad.v1 import saga_pb2 as sagad_dot_v1_dot_saga__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!sagad/v1/definition_service.proto\x12\x08sagad.v1\x1a\x19sagad/v1/definition.proto\x1a\x13sagad/v1/saga.proto\"\x92\x01\n\x17\x43reateDefinitionRequest\x12\x1c\n\tnamespace\x18\x01 \x01(\tR\tnamespace\x12\x34\n\ndefinition\x18\x02 \x01(\x0b\x32\x14.sagad.v1.DefinitionR\ndefinition\x12#\n\rvalidate_only\x18\x03 \x01(\x08R\x0cvalidateOnly\"l\n\x18\x43reateDefinitionResponse\x12\x34\n\ndefinition\x18\x01 \x01(\x0b\x32\x14.sagad.v1.DefinitionR\ndefinition\x12\x1a\n\x08warnings\x18\x02 \x03(\tR\x08warnings\"s\n\x14GetDefinitionRequest\x12\x1c\n\tnamespace\x18\x01 \x01(\tR\tnamespace\x12#\n\rdefinition_id\x18\x02 \x01(\tR\x0c\x64\x65\x66initionId\x12\x18\n\x07version\x18\x03 \x01(\tR\x07version\"M\n\x15GetDefinitionResponse\x12\x34\n\ndefinition\x18\x01 \x01(\x0b\x32\x14.sagad.v1.DefinitionR\ndefinition\"\xb8\x01\n\x16ListDefinitionsRequest\x12\x1c\n\tnamespace\x18\x01 \x01(\tR\tnamespace\x12#\n\rdefinition_id\x18\x02 \x01(\tR\x0c\x64\x65\x66initionId\x12\x1f\n\x0b\x61\x63tive_only\x18\x03 \x01(\x08R\nactiveOnly\x12\x1b\n\tpage_size\x18\x04 \x01(\x05R\x08pageSize\x12\x1d\n\npage_token\x18\x05 \x01(\tR\tpageToken\"y\n\x17ListDefinitionsResponse\x12\x36\n\x0b\x64\x65\x66initions\x18\x01 \x03(\x0b\x32\x14.sagad.v1.DefinitionR\x0b\x64\x65\x66initions\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"x\n\x19\x41\x63tivateDefinitionRequest\x12\x1c\n\tnamespace\x18\x01 \x01(\tR\tnamespace\x12#\n\rdefinition_id\x18\x02 \x01(\tR\x0c\x64\x65\x66initionId\x12\x18\n\x07version\x18\x03 \x01(\tR\x07version\"R\n\x1a\x41\x63tivateDefinitionResponse\x12\x34\n\ndefinition\x18\x01 \x01(\x0b\x32\x14.sagad.v1.DefinitionR\ndefinition\"z\n\x1b\x44\x65\x61\x63tivateDefinitionRequest\x12\x1c\n\tnamespace\x18\x01 \x01(\tR\tnamespace\x12#\n\rdefinition_id\x18\x02 \x01(\tR\x0c\x64\x65\x66initionId\x12\x18\n\x07version\x18\x03 \x01(\tR\x07version\"T\n\x1c\x44\x65\x61\x63tivateDefinitionResponse\x12\x34\n\ndefinition\x18\x01 \x01(\x0b\x32\x14.sagad.v1.DefinitionR\ndefinition\"v\n\x17\x44\x65leteDefinitionRequest\x12\x1c\n\tnamespace\x18\x01 \x01(\tR\tnamespace\x12#\n\rdefinition_id\x18\x02 \x01(\tR\x0c\x64\x65\x66initionId\x12\x18\n\x07version\x18\x03 \x01(\tR\x07version\"\x1a\n\x18\x44\x65leteDefinitionResponse\"x\n\x19GetDefinitionStatsRequest\x12\x1c\n\tnamespace\x18\x01 \x01(\tR\tnamespace\x12#\n\rdefinition_id\x18\x02 \x01(\tR\x0c\x64\x65\x66initionId\x12\x18\n\x07version\x18\x03 \x01(\tR\x07version\"G\n\x1aGetDefinitionStatsResponse\x12)\n\x05stats\x18\x01 \x01(\x0b\x32\x13.sagad.v1.SagaStatsR\x05stats2\x9c\x05\n\x11\x44\x65\x66initionService\x12Y\n\x10\x43reateDefinition\x12!.sagad.v1.CreateDefinitionRequest\x1a\".sagad.v1.CreateDefinitionResponse\x12P\n\rGetDefinition\x12\x1e.sagad.v1.GetDefinitionRequest\x1a\x1f.sagad.v1.GetDefinitionResponse\x12V\n\x0fListDefinitions\x12 .sagad.v1.ListDefinitionsRequest\x1a!.sagad.v1.ListDefinitionsResponse\x12_\n\x12\x41\x63tivateDefinition\x12#.sagad.v1.ActivateDefinitionRequest\x1a$.sagad.v1.ActivateDefinitionResponse\x12\x65\n\x14\x44\x65\x61\x63tivateDefinition\x12%.sagad.v1.DeactivateDefinitionRequest\x1a&.sagad.v1.DeactivateDefinitionResponse\x12Y\n\x10\x44\x65leteDefinition\x12!.sagad.v1.DeleteDefinitionRequest\x1a\".sagad.v1.DeleteDefinitionResponse\x12_\n\x12GetDefinitionStats\x12#.sagad.v1.GetDefinitionStatsRequest\x1a$.sagad.v1.GetDefinitionStatsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!sagad/v1/definition_service.proto\x12\x08sagad.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x15sagad/v1/common.proto\x1a\x19sagad/v1/definition.proto\x1a\x13sagad/v1/saga.proto\"\x92\x01\n\x17\x43reateDefinitionRequest\x12\x1c\n\tnamespace\x18\x01 \x01(\tR\tnamespace\x12\x34\n\ndefinition\x18\x02 \x01(\x0b\x32\x14.sagad.v1.DefinitionR\ndefinition\x12#\n\rvalidate_only\x18\x03 \x01(\x08R\x0cvalidateOnly\"l\n\x18\x43reateDefinitionResponse\x12\x34\n\ndefinition\x18\x01 \x01(\x0b\x32\x14.sagad.v1.DefinitionR\ndefinition\x12\x1a\n\x08warnings\x18\x02 \x03(\tR\x08warnings\"s\n\x14GetDefinitionRequest\x12\x1c\n\tnamespace\x18\x01 \x01(\tR\tnamespace\x12#\n\rdefinition_id\x18\x02 \x01(\tR\x0c\x64\x65\x66initionId\x12\x18\n\x07version\x18\x03 \x01(\tR\x07version\"M\n\x15GetDefinitionResponse\x12\x34\n\ndefinition\x18\x01 \x01(\x0b\x32\x14.sagad.v1.DefinitionR\ndefinition\"\xb8\x01\n\x16ListDefinitionsRequest\x12\x1c\n\tnamespace\x18\x01 \x01(\tR\tnamespace\x12#\n\rdefinition_id\x18\x02 \x01(\tR\x0c\x64\x65\x66initionId\x12\x1f\n\x0b\x61\x63tive_only\x18\x03 \x01(\x08R\nactiveOnly\x12\x1b\n\tpage_size\x18\x04 \x01(\x05R\x08pageSize\x12\x1d\n\npage_token\x18\x05 \x01(\tR\tpageToken\"y\n\x17ListDefinitionsResponse\x12\x36\n\x0b\x64\x65\x66initions\x18\x01 \x03(\x0b\x32\x14.sagad.v1.DefinitionR\x0b\x64\x65\x66initions\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"x\n\x19\x41\x63tivateDefinitionRequest\x12\x1c\n\tnamespace\x18\x01 \x01(\tR\tnamespace\x12#\n\rdefinition_id\x18\x02 \x01(\tR\x0c\x64\x65\x66initionId\x12\x18\n\x07version\x18\x03 \x01(\tR\x07version\"R\n\x1a\x41\x63tivateDefinitionResponse\x12\x34\n\ndefinition\x18\x01 \x01(\x0b\x32\x14.sagad.v1.DefinitionR\ndefinition\"z\n\x1b\x44\x65\x61\x63tivateDefinitionRequest\x12\x1c\n\tnamespace\x18\x01 \x01(\tR\tnamespace\x12#\n\rdefinition_id\x18\x02 \x01(\tR\x0c\x64\x65\x66initionId\x12\x18\n\x07version\x18\x03 \x01(\tR\x07version\"T\n\x1c\x44\x65\x61\x63tivateDefinitionResponse\x12\x34\n\ndefinition\x18\x01 \x01(\x0b\x32\x14.sagad.v1.DefinitionR\ndefinition\"v\n\x17\x44\x65leteDefinitionRequest\x12\x1c\n\tnamespace\x18\x01 \x01(\tR\tnamespace\x12#\n\rdefinition_id\x18\x02 \x01(\tR\x0c\x64\x65\x66initionId\x12\x18\n\x07version\x18\x03 \x01(\tR\x07version\"\x1a\n\x18\x44\x65leteDefinitionResponse\"x\n\x19GetDefinitionStatsRequest\x12\x1c\n\tnamespace\x18\x01 \x01(\tR\tnamespace\x12#\n\rdefinition_id\x18\x02 \x01(\tR\x0c\x64\x65\x66initionId\x12\x18\n\x07version\x18\x03 \x01(\tR\x07version\"G\n\x1aGetDefinitionStatsResponse\x12)\n\x05stats\x18\x01 \x01(\x0b\x32\x13.sagad.v1.SagaStatsR\x05stats\"\x8f\x03\n\x19SimulateDefinitionRequest\x12\x1c\n\tnamespace\x18\x01 \x01(\tR\tnamespace\x12\x34\n\ndefinition\x18\x02 \x01(\x0b\x32\x14.sagad.v1.DefinitionR\ndefinition\x12#\n\rdefinition_id\x18\x03 \x01(\tR\x0c\x64\x65\x66initionId\x12\x18\n\x07version\x18\x04 \x01(\tR\x07version\x12\'\n\x05input\x18\x05 \x01(\x0b\x32\x11.sagad.v1.PayloadR\x05input\x12J\n\x07outputs\x18\x06 \x03(\x0b\x32\x30.sagad.v1.SimulateDefinitionRequest.OutputsEntryR\x07outputs\x12\x1b\n\tmax_paths\x18\x07 \x01(\x05R\x08maxPaths\x1aM\n\x0cOutputsEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\'\n\x05value\x18\x02 \x01(\x0b\x32\x11.sagad.v1.PayloadR\x05value:\x02\x38\x01\"\x8d\x02\n\x1aSimulateDefinitionResponse\x12\x34\n\ndefinition\x18\x01 \x01(\x0b\x32\x14.sagad.v1.DefinitionR\ndefinition\x12-\n\x05paths\x18\x02 \x03(\x0b\x32\x17.sagad.v1.SimulatedPathR\x05paths\x12\x19\n\x08left_out\x18\x03 \x01(\x03R\x07leftOut\x12\x36\n\x0b\x61ssumptions\x18\x04 \x03(\x0b\x32\x14.sagad.v1.AssumptionR\x0b\x61ssumptions\x12\x37\n\x08warnings\x18\x05 \x03(\x0b\x32\x1b.sagad.v1.DefinitionWarningR\x08warnings\"\xcf\x01\n\x0eSimulatedFault\x12\'\n\x04kind\x18\x01 \x01(\x0e\x32\x13.sagad.v1.FaultKindR\x04kind\x12\x17\n\x07step_id\x18\x02 \x01(\tR\x06stepId\x12\"\n\x0c\x63ompensation\x18\x03 \x01(\x08R\x0c\x63ompensation\x12\x1a\n\x08revision\x18\x04 \x01(\x03R\x08revision\x12\x1b\n\tunder_way\x18\x05 \x03(\tR\x08underWay\x12\x1e\n\x0bheld_off_by\x18\x06 \x01(\tR\theldOffBy\"\xbc\x01\n\rSimulatedCall\x12\x17\n\x07step_id\x18\x01 \x01(\tR\x06stepId\x12\"\n\x0c\x63ompensation\x18\x02 \x01(\x08R\x0c\x63ompensation\x12\x1a\n\x08\x61ttempts\x18\x03 \x01(\x05R\x08\x61ttempts\x12)\n\x05\x66\x61ult\x18\x04 \x01(\x0e\x32\x13.sagad.v1.FaultKindR\x05\x66\x61ult\x12\'\n\x0foutcome_unknown\x18\x05 \x01(\x08R\x0eoutcomeUnknown\"\xae\x02\n\rSimulatedPath\x12\x30\n\x06\x66\x61ults\x18\x01 \x03(\x0b\x32\x18.sagad.v1.SimulatedFaultR\x06\x66\x61ults\x12-\n\x05\x63\x61lls\x18\x02 \x03(\x0b\x32\x17.sagad.v1.SimulatedCallR\x05\x63\x61lls\x12)\n\x05state\x18\x03 \x01(\x0e\x32\x13.sagad.v1.SagaStateR\x05state\x12-\n\x08parkings\x18\x04 \x03(\x0b\x32\x11.sagad.v1.ParkingR\x08parkings\x12+\n\x07\x66\x61ilure\x18\x05 \x01(\x0b\x32\x11.sagad.v1.FailureR\x07\x66\x61ilure\x12\x35\n\x08\x64uration\x18\x06 \x01(\x0b\x32\x19.google.protobuf.DurationR\x08\x64uration\"U\n\nAssumption\x12\x17\n\x07step_id\x18\x01 \x01(\tR\x06stepId\x12\x14\n\x05\x66ield\x18\x02 \x01(\tR\x05\x66ield\x12\x18\n\x07missing\x18\x03 \x03(\tR\x07missing\"W\n\x11\x44\x65\x66initionWarning\x12\x12\n\x04\x63ode\x18\x01 \x01(\tR\x04\x63ode\x12\x14\n\x05\x66ield\x18\x02 \x01(\tR\x05\x66ield\x12\x18\n\x07message\x18\x03 \x01(\tR\x07message*\xff\x01\n\tFaultKind\x12\x1a\n\x16\x46\x41ULT_KIND_UNSPECIFIED\x10\x00\x12\x16\n\x12\x46\x41ULT_KIND_REFUSED\x10\x01\x12\x18\n\x14\x46\x41ULT_KIND_TIMED_OUT\x10\x02\x12 \n\x1c\x46\x41ULT_KIND_RETRIES_EXHAUSTED\x10\x03\x12\x1e\n\x1a\x46\x41ULT_KIND_PENDING_FOREVER\x10\x04\x12 \n\x1c\x46\x41ULT_KIND_EXPRESSION_FAILED\x10\x05\x12\x1e\n\x1a\x46\x41ULT_KIND_DEADLINE_PASSED\x10\x06\x12 \n\x1c\x46\x41ULT_KIND_COMPENSATE_CALLED\x10\x07\x32\xfd\x05\n\x11\x44\x65\x66initionService\x12Y\n\x10\x43reateDefinition\x12!.sagad.v1.CreateDefinitionRequest\x1a\".sagad.v1.CreateDefinitionResponse\x12P\n\rGetDefinition\x12\x1e.sagad.v1.GetDefinitionRequest\x1a\x1f.sagad.v1.GetDefinitionResponse\x12V\n\x0fListDefinitions\x12 .sagad.v1.ListDefinitionsRequest\x1a!.sagad.v1.ListDefinitionsResponse\x12_\n\x12\x41\x63tivateDefinition\x12#.sagad.v1.ActivateDefinitionRequest\x1a$.sagad.v1.ActivateDefinitionResponse\x12\x65\n\x14\x44\x65\x61\x63tivateDefinition\x12%.sagad.v1.DeactivateDefinitionRequest\x1a&.sagad.v1.DeactivateDefinitionResponse\x12Y\n\x10\x44\x65leteDefinition\x12!.sagad.v1.DeleteDefinitionRequest\x1a\".sagad.v1.DeleteDefinitionResponse\x12_\n\x12GetDefinitionStats\x12#.sagad.v1.GetDefinitionStatsRequest\x1a$.sagad.v1.GetDefinitionStatsResponse\x12_\n\x12SimulateDefinition\x12#.sagad.v1.SimulateDefinitionRequest\x1a$.sagad.v1.SimulateDefinitionResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'sagad.v1.definition_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_CREATEDEFINITIONREQUEST']._serialized_start=96
-  _globals['_CREATEDEFINITIONREQUEST']._serialized_end=242
-  _globals['_CREATEDEFINITIONRESPONSE']._serialized_start=244
-  _globals['_CREATEDEFINITIONRESPONSE']._serialized_end=352
-  _globals['_GETDEFINITIONREQUEST']._serialized_start=354
-  _globals['_GETDEFINITIONREQUEST']._serialized_end=469
-  _globals['_GETDEFINITIONRESPONSE']._serialized_start=471
-  _globals['_GETDEFINITIONRESPONSE']._serialized_end=548
-  _globals['_LISTDEFINITIONSREQUEST']._serialized_start=551
-  _globals['_LISTDEFINITIONSREQUEST']._serialized_end=735
-  _globals['_LISTDEFINITIONSRESPONSE']._serialized_start=737
-  _globals['_LISTDEFINITIONSRESPONSE']._serialized_end=858
-  _globals['_ACTIVATEDEFINITIONREQUEST']._serialized_start=860
-  _globals['_ACTIVATEDEFINITIONREQUEST']._serialized_end=980
-  _globals['_ACTIVATEDEFINITIONRESPONSE']._serialized_start=982
-  _globals['_ACTIVATEDEFINITIONRESPONSE']._serialized_end=1064
-  _globals['_DEACTIVATEDEFINITIONREQUEST']._serialized_start=1066
-  _globals['_DEACTIVATEDEFINITIONREQUEST']._serialized_end=1188
-  _globals['_DEACTIVATEDEFINITIONRESPONSE']._serialized_start=1190
-  _globals['_DEACTIVATEDEFINITIONRESPONSE']._serialized_end=1274
-  _globals['_DELETEDEFINITIONREQUEST']._serialized_start=1276
-  _globals['_DELETEDEFINITIONREQUEST']._serialized_end=1394
-  _globals['_DELETEDEFINITIONRESPONSE']._serialized_start=1396
-  _globals['_DELETEDEFINITIONRESPONSE']._serialized_end=1422
-  _globals['_GETDEFINITIONSTATSREQUEST']._serialized_start=1424
-  _globals['_GETDEFINITIONSTATSREQUEST']._serialized_end=1544
-  _globals['_GETDEFINITIONSTATSRESPONSE']._serialized_start=1546
-  _globals['_GETDEFINITIONSTATSRESPONSE']._serialized_end=1617
-  _globals['_DEFINITIONSERVICE']._serialized_start=1620
-  _globals['_DEFINITIONSERVICE']._serialized_end=2288
+  _globals['_SIMULATEDEFINITIONREQUEST_OUTPUTSENTRY']._loaded_options = None
+  _globals['_SIMULATEDEFINITIONREQUEST_OUTPUTSENTRY']._serialized_options = b'8\001'
+  _globals['_FAULTKIND']._serialized_start=3231
+  _globals['_FAULTKIND']._serialized_end=3486
+  _globals['_CREATEDEFINITIONREQUEST']._serialized_start=151
+  _globals['_CREATEDEFINITIONREQUEST']._serialized_end=297
+  _globals['_CREATEDEFINITIONRESPONSE']._serialized_start=299
+  _globals['_CREATEDEFINITIONRESPONSE']._serialized_end=407
+  _globals['_GETDEFINITIONREQUEST']._serialized_start=409
+  _globals['_GETDEFINITIONREQUEST']._serialized_end=524
+  _globals['_GETDEFINITIONRESPONSE']._serialized_start=526
+  _globals['_GETDEFINITIONRESPONSE']._serialized_end=603
+  _globals['_LISTDEFINITIONSREQUEST']._serialized_start=606
+  _globals['_LISTDEFINITIONSREQUEST']._serialized_end=790
+  _globals['_LISTDEFINITIONSRESPONSE']._serialized_start=792
+  _globals['_LISTDEFINITIONSRESPONSE']._serialized_end=913
+  _globals['_ACTIVATEDEFINITIONREQUEST']._serialized_start=915
+  _globals['_ACTIVATEDEFINITIONREQUEST']._serialized_end=1035
+  _globals['_ACTIVATEDEFINITIONRESPONSE']._serialized_start=1037
+  _globals['_ACTIVATEDEFINITIONRESPONSE']._serialized_end=1119
+  _globals['_DEACTIVATEDEFINITIONREQUEST']._serialized_start=1121
+  _globals['_DEACTIVATEDEFINITIONREQUEST']._serialized_end=1243
+  _globals['_DEACTIVATEDEFINITIONRESPONSE']._serialized_start=1245
+  _globals['_DEACTIVATEDEFINITIONRESPONSE']._serialized_end=1329
+  _globals['_DELETEDEFINITIONREQUEST']._serialized_start=1331
+  _globals['_DELETEDEFINITIONREQUEST']._serialized_end=1449
+  _globals['_DELETEDEFINITIONRESPONSE']._serialized_start=1451
+  _globals['_DELETEDEFINITIONRESPONSE']._serialized_end=1477
+  _globals['_GETDEFINITIONSTATSREQUEST']._serialized_start=1479
+  _globals['_GETDEFINITIONSTATSREQUEST']._serialized_end=1599
+  _globals['_GETDEFINITIONSTATSRESPONSE']._serialized_start=1601
+  _globals['_GETDEFINITIONSTATSRESPONSE']._serialized_end=1672
+  _globals['_SIMULATEDEFINITIONREQUEST']._serialized_start=1675
+  _globals['_SIMULATEDEFINITIONREQUEST']._serialized_end=2074
+  _globals['_SIMULATEDEFINITIONREQUEST_OUTPUTSENTRY']._serialized_start=1997
+  _globals['_SIMULATEDEFINITIONREQUEST_OUTPUTSENTRY']._serialized_end=2074
+  _globals['_SIMULATEDEFINITIONRESPONSE']._serialized_start=2077
+  _globals['_SIMULATEDEFINITIONRESPONSE']._serialized_end=2346
+  _globals['_SIMULATEDFAULT']._serialized_start=2349
+  _globals['_SIMULATEDFAULT']._serialized_end=2556
+  _globals['_SIMULATEDCALL']._serialized_start=2559
+  _globals['_SIMULATEDCALL']._serialized_end=2747
+  _globals['_SIMULATEDPATH']._serialized_start=2750
+  _globals['_SIMULATEDPATH']._serialized_end=3052
+  _globals['_ASSUMPTION']._serialized_start=3054
+  _globals['_ASSUMPTION']._serialized_end=3139
+  _globals['_DEFINITIONWARNING']._serialized_start=3141
+  _globals['_DEFINITIONWARNING']._serialized_end=3228
+  _globals['_DEFINITIONSERVICE']._serialized_start=3489
+  _globals['_DEFINITIONSERVICE']._serialized_end=4254
 # @@protoc_insertion_point(module_scope)

@@ -5,8 +5,11 @@ isort:skip_file
 
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from sagad.v1 import common_pb2 as _common_pb2
 from sagad.v1 import definition_pb2 as _definition_pb2
 from sagad.v1 import saga_pb2 as _saga_pb2
 import builtins as _builtins
@@ -19,6 +22,50 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _FaultKind:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _FaultKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_FaultKind.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    FAULT_KIND_UNSPECIFIED: _FaultKind.ValueType  # 0
+    """FAULT_KIND_UNSPECIFIED: nothing goes wrong."""
+    FAULT_KIND_REFUSED: _FaultKind.ValueType  # 1
+    """FAULT_KIND_REFUSED: the participant refuses for good."""
+    FAULT_KIND_TIMED_OUT: _FaultKind.ValueType  # 2
+    """FAULT_KIND_TIMED_OUT: the participant does not answer in time; the action may have happened."""
+    FAULT_KIND_RETRIES_EXHAUSTED: _FaultKind.ValueType  # 3
+    """FAULT_KIND_RETRIES_EXHAUSTED: the participant fails each time, and asks to be tried again."""
+    FAULT_KIND_PENDING_FOREVER: _FaultKind.ValueType  # 4
+    """FAULT_KIND_PENDING_FOREVER: the participant answers pending, and no CompleteStep comes."""
+    FAULT_KIND_EXPRESSION_FAILED: _FaultKind.ValueType  # 5
+    """FAULT_KIND_EXPRESSION_FAILED: an expression of the step cannot be evaluated."""
+    FAULT_KIND_DEADLINE_PASSED: _FaultKind.ValueType  # 6
+    """FAULT_KIND_DEADLINE_PASSED: the saga's deadline passes."""
+    FAULT_KIND_COMPENSATE_CALLED: _FaultKind.ValueType  # 7
+    """FAULT_KIND_COMPENSATE_CALLED: CompensateSaga is called."""
+
+class FaultKind(_FaultKind, metaclass=_FaultKindEnumTypeWrapper):
+    """FaultKind is what goes wrong. A fault of a call meets each attempt of the call."""
+
+FAULT_KIND_UNSPECIFIED: FaultKind.ValueType  # 0
+"""FAULT_KIND_UNSPECIFIED: nothing goes wrong."""
+FAULT_KIND_REFUSED: FaultKind.ValueType  # 1
+"""FAULT_KIND_REFUSED: the participant refuses for good."""
+FAULT_KIND_TIMED_OUT: FaultKind.ValueType  # 2
+"""FAULT_KIND_TIMED_OUT: the participant does not answer in time; the action may have happened."""
+FAULT_KIND_RETRIES_EXHAUSTED: FaultKind.ValueType  # 3
+"""FAULT_KIND_RETRIES_EXHAUSTED: the participant fails each time, and asks to be tried again."""
+FAULT_KIND_PENDING_FOREVER: FaultKind.ValueType  # 4
+"""FAULT_KIND_PENDING_FOREVER: the participant answers pending, and no CompleteStep comes."""
+FAULT_KIND_EXPRESSION_FAILED: FaultKind.ValueType  # 5
+"""FAULT_KIND_EXPRESSION_FAILED: an expression of the step cannot be evaluated."""
+FAULT_KIND_DEADLINE_PASSED: FaultKind.ValueType  # 6
+"""FAULT_KIND_DEADLINE_PASSED: the saga's deadline passes."""
+FAULT_KIND_COMPENSATE_CALLED: FaultKind.ValueType  # 7
+"""FAULT_KIND_COMPENSATE_CALLED: CompensateSaga is called."""
+Global___FaultKind: _TypeAlias = FaultKind  # noqa: Y015
 
 @_typing.final
 class CreateDefinitionRequest(_message.Message):
@@ -66,7 +113,9 @@ class CreateDefinitionResponse(_message.Message):
 
     @_builtins.property
     def warnings(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """warnings for people, such as a participant that could not be reached to check its actions."""
+        """warnings for people: what is dangerous in the definition (code, field path, sentence; see DefinitionWarning), and
+        each participant that could not be reached to check its actions.
+        """
 
     def __init__(
         self,
@@ -410,3 +459,334 @@ class GetDefinitionStatsResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetDefinitionStatsResponse: _TypeAlias = GetDefinitionStatsResponse  # noqa: Y015
+
+@_typing.final
+class SimulateDefinitionRequest(_message.Message):
+    """SimulateDefinitionRequest gives a definition, or names a stored one, and may give examples of what sagas bring."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class OutputsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        @_builtins.property
+        def value(self) -> _common_pb2.Payload: ...
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _common_pb2.Payload | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["value", b"value"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    NAMESPACE_FIELD_NUMBER: _builtins.int
+    DEFINITION_FIELD_NUMBER: _builtins.int
+    DEFINITION_ID_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    INPUT_FIELD_NUMBER: _builtins.int
+    OUTPUTS_FIELD_NUMBER: _builtins.int
+    MAX_PATHS_FIELD_NUMBER: _builtins.int
+    namespace: _builtins.str
+    """namespace; empty means "default"."""
+    definition_id: _builtins.str
+    """definition_id of a stored definition."""
+    version: _builtins.str
+    """version of it; empty means the one that StartSaga would take."""
+    max_paths: _builtins.int
+    """max_paths in the answer, 0-1,000; 0 means 1,000. The path on which nothing goes wrong is always among them."""
+    @_builtins.property
+    def definition(self) -> _definition_pb2.Definition:
+        """definition to walk; it need not be stored. Either this or definition_id is required."""
+
+    @_builtins.property
+    def input(self) -> _common_pb2.Payload:
+        """input: an example of a saga's input. Expressions are evaluated with it; those that read what no example gives are not
+        evaluated (see Assumption). At most 256 KiB.
+        """
+
+    @_builtins.property
+    def outputs(self) -> _containers.MessageMap[_builtins.str, _common_pb2.Payload]:
+        """outputs: examples of the steps' outputs, by step_id, likewise. At most 1 MiB together."""
+
+    def __init__(
+        self,
+        *,
+        namespace: _builtins.str = ...,
+        definition: _definition_pb2.Definition | None = ...,
+        definition_id: _builtins.str = ...,
+        version: _builtins.str = ...,
+        input: _common_pb2.Payload | None = ...,
+        outputs: _abc.Mapping[_builtins.str, _common_pb2.Payload] | None = ...,
+        max_paths: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["definition", b"definition", "input", b"input"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["definition", b"definition", "definition_id", b"definition_id", "input", b"input", "max_paths", b"max_paths", "namespace", b"namespace", "outputs", b"outputs", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SimulateDefinitionRequest: _TypeAlias = SimulateDefinitionRequest  # noqa: Y015
+
+@_typing.final
+class SimulateDefinitionResponse(_message.Message):
+    """SimulateDefinitionResponse is what can become of a saga."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DEFINITION_FIELD_NUMBER: _builtins.int
+    PATHS_FIELD_NUMBER: _builtins.int
+    LEFT_OUT_FIELD_NUMBER: _builtins.int
+    ASSUMPTIONS_FIELD_NUMBER: _builtins.int
+    WARNINGS_FIELD_NUMBER: _builtins.int
+    left_out: _builtins.int
+    """left_out is the number of paths that were not walked or are not shown, as far as it is known: the work and the size of
+    the answer are bounded.
+    """
+    @_builtins.property
+    def definition(self) -> _definition_pb2.Definition:
+        """definition that was walked."""
+
+    @_builtins.property
+    def paths(self) -> _containers.RepeatedCompositeFieldContainer[Global___SimulatedPath]:
+        """paths: that on which nothing goes wrong, then step by step each fault alone and with one compensation that fails, then
+        the deadline and CompensateSaga at each moment. Calls side by side are answered in the order in which they were made:
+        of the orders that can happen this is one. What can go wrong after a situation is told once, though several paths lead
+        to it. At most 2 MiB.
+        """
+
+    @_builtins.property
+    def assumptions(self) -> _containers.RepeatedCompositeFieldContainer[Global___Assumption]:
+        """assumptions about expressions."""
+
+    @_builtins.property
+    def warnings(self) -> _containers.RepeatedCompositeFieldContainer[Global___DefinitionWarning]:
+        """warnings: what is dangerous in the definition, and each participant that could not be reached to check its actions."""
+
+    def __init__(
+        self,
+        *,
+        definition: _definition_pb2.Definition | None = ...,
+        paths: _abc.Iterable[Global___SimulatedPath] | None = ...,
+        left_out: _builtins.int = ...,
+        assumptions: _abc.Iterable[Global___Assumption] | None = ...,
+        warnings: _abc.Iterable[Global___DefinitionWarning] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["definition", b"definition"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["assumptions", b"assumptions", "definition", b"definition", "left_out", b"left_out", "paths", b"paths", "warnings", b"warnings"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SimulateDefinitionResponse: _TypeAlias = SimulateDefinitionResponse  # noqa: Y015
+
+@_typing.final
+class SimulatedFault(_message.Message):
+    """SimulatedFault is one thing that goes wrong on a path."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KIND_FIELD_NUMBER: _builtins.int
+    STEP_ID_FIELD_NUMBER: _builtins.int
+    COMPENSATION_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    UNDER_WAY_FIELD_NUMBER: _builtins.int
+    HELD_OFF_BY_FIELD_NUMBER: _builtins.int
+    kind: Global___FaultKind.ValueType
+    """kind of the fault."""
+    step_id: _builtins.str
+    """step_id of the step that it meets; empty for DEADLINE_PASSED and COMPENSATE_CALLED."""
+    compensation: _builtins.bool
+    """compensation: it meets the step's compensation, not its action."""
+    revision: _builtins.int
+    """revision after which DEADLINE_PASSED or COMPENSATE_CALLED happens, counted in a saga in which nothing else goes wrong."""
+    held_off_by: _builtins.str
+    """held_off_by says what keeps DEADLINE_PASSED or COMPENSATE_CALLED from having an effect, here and at all later moments of
+    which the same is true: PIVOT_IN_FLIGHT or PAST_PIVOT. Empty: it has its effect.
+    """
+    @_builtins.property
+    def under_way(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """under_way are the step_ids of the calls under way just then, which are awaited and succeed; empty after the saga's end."""
+
+    def __init__(
+        self,
+        *,
+        kind: Global___FaultKind.ValueType = ...,
+        step_id: _builtins.str = ...,
+        compensation: _builtins.bool = ...,
+        revision: _builtins.int = ...,
+        under_way: _abc.Iterable[_builtins.str] | None = ...,
+        held_off_by: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["compensation", b"compensation", "held_off_by", b"held_off_by", "kind", b"kind", "revision", b"revision", "step_id", b"step_id", "under_way", b"under_way"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SimulatedFault: _TypeAlias = SimulatedFault  # noqa: Y015
+
+@_typing.final
+class SimulatedCall(_message.Message):
+    """SimulatedCall is a call with all its attempts."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STEP_ID_FIELD_NUMBER: _builtins.int
+    COMPENSATION_FIELD_NUMBER: _builtins.int
+    ATTEMPTS_FIELD_NUMBER: _builtins.int
+    FAULT_FIELD_NUMBER: _builtins.int
+    OUTCOME_UNKNOWN_FIELD_NUMBER: _builtins.int
+    step_id: _builtins.str
+    """step_id of the step."""
+    compensation: _builtins.bool
+    """compensation: the step's compensation is called, not its action."""
+    attempts: _builtins.int
+    """attempts that are made. Where retry_for is the bound, 2 stand for as many as fit into it."""
+    fault: Global___FaultKind.ValueType
+    """fault that each attempt meets; unspecified: the call succeeds."""
+    outcome_unknown: _builtins.bool
+    """outcome_unknown: the compensation is called though it is not known whether the action has happened, and without its
+    output.
+    """
+    def __init__(
+        self,
+        *,
+        step_id: _builtins.str = ...,
+        compensation: _builtins.bool = ...,
+        attempts: _builtins.int = ...,
+        fault: Global___FaultKind.ValueType = ...,
+        outcome_unknown: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "compensation", b"compensation", "fault", b"fault", "outcome_unknown", b"outcome_unknown", "step_id", b"step_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SimulatedCall: _TypeAlias = SimulatedCall  # noqa: Y015
+
+@_typing.final
+class SimulatedPath(_message.Message):
+    """SimulatedPath is one way through a definition."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FAULTS_FIELD_NUMBER: _builtins.int
+    CALLS_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    PARKINGS_FIELD_NUMBER: _builtins.int
+    FAILURE_FIELD_NUMBER: _builtins.int
+    DURATION_FIELD_NUMBER: _builtins.int
+    state: _saga_pb2.SagaState.ValueType
+    """state in the end: SUCCEEDED, COMPENSATED or PARKED."""
+    @_builtins.property
+    def faults(self) -> _containers.RepeatedCompositeFieldContainer[Global___SimulatedFault]:
+        """faults on this path: none, one, or one and a compensation that fails after it."""
+
+    @_builtins.property
+    def calls(self) -> _containers.RepeatedCompositeFieldContainer[Global___SimulatedCall]:
+        """calls in the order of their first attempts."""
+
+    @_builtins.property
+    def parkings(self) -> _containers.RepeatedCompositeFieldContainer[_saga_pb2.Parking]:
+        """parkings: what needs an operator then, and which calls can help. park_time is unset."""
+
+    @_builtins.property
+    def failure(self) -> _common_pb2.Failure:
+        """failure is the cause of the compensation, where there is one."""
+
+    @_builtins.property
+    def duration(self) -> _duration_pb2.Duration:
+        """duration of the waits, at most: back-offs, completion timeouts, retry_for, and the timeouts of steps that have one of
+        their own. Participants that answer take no time.
+        """
+
+    def __init__(
+        self,
+        *,
+        faults: _abc.Iterable[Global___SimulatedFault] | None = ...,
+        calls: _abc.Iterable[Global___SimulatedCall] | None = ...,
+        state: _saga_pb2.SagaState.ValueType = ...,
+        parkings: _abc.Iterable[_saga_pb2.Parking] | None = ...,
+        failure: _common_pb2.Failure | None = ...,
+        duration: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["duration", b"duration", "failure", b"failure"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["calls", b"calls", "duration", b"duration", "failure", b"failure", "faults", b"faults", "parkings", b"parkings", "state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SimulatedPath: _TypeAlias = SimulatedPath  # noqa: Y015
+
+@_typing.final
+class Assumption(_message.Message):
+    """Assumption is an expression that is not evaluated, since no example gives what it reads: a `when` is taken for true, and
+    what an `input` gives is not looked at.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STEP_ID_FIELD_NUMBER: _builtins.int
+    FIELD_FIELD_NUMBER: _builtins.int
+    MISSING_FIELD_NUMBER: _builtins.int
+    step_id: _builtins.str
+    """step_id of the step."""
+    field: _builtins.str
+    """field of the step: "when" or "input"."""
+    @_builtins.property
+    def missing(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """missing examples, such as "input" or "steps.reserve.output"."""
+
+    def __init__(
+        self,
+        *,
+        step_id: _builtins.str = ...,
+        field: _builtins.str = ...,
+        missing: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["field", b"field", "missing", b"missing", "step_id", b"step_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Assumption: _TypeAlias = Assumption  # noqa: Y015
+
+@_typing.final
+class DefinitionWarning(_message.Message):
+    """DefinitionWarning is something dangerous in a definition that keeps to all rules."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CODE_FIELD_NUMBER: _builtins.int
+    FIELD_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    code: _builtins.str
+    """code is a stable UPPER_SNAKE_CASE name, such as SHORT_RETRY_FOR."""
+    field: _builtins.str
+    """field by its path, such as "definition.steps[2].retry.retry_for"; empty for a participant that could not be reached."""
+    message: _builtins.str
+    """message for a person: the value, what is dangerous, what to do."""
+    def __init__(
+        self,
+        *,
+        code: _builtins.str = ...,
+        field: _builtins.str = ...,
+        message: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["code", b"code", "field", b"field", "message", b"message"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DefinitionWarning: _TypeAlias = DefinitionWarning  # noqa: Y015

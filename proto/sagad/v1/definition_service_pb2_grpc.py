@@ -70,6 +70,11 @@ class DefinitionServiceStub(object):
                 request_serializer=sagad_dot_v1_dot_definition__service__pb2.GetDefinitionStatsRequest.SerializeToString,
                 response_deserializer=sagad_dot_v1_dot_definition__service__pb2.GetDefinitionStatsResponse.FromString,
                 _registered_method=True)
+        self.SimulateDefinition = channel.unary_unary(
+                '/sagad.v1.DefinitionService/SimulateDefinition',
+                request_serializer=sagad_dot_v1_dot_definition__service__pb2.SimulateDefinitionRequest.SerializeToString,
+                response_deserializer=sagad_dot_v1_dot_definition__service__pb2.SimulateDefinitionResponse.FromString,
+                _registered_method=True)
 
 
 class DefinitionServiceServicer(object):
@@ -126,6 +131,15 @@ class DefinitionServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def SimulateDefinition(self, request, context):
+        """SimulateDefinition walks a definition through its failure paths by the rules that drive sagas, and tells what is
+        dangerous in it. It calls no participant (but for Describe, as CreateDefinition does) and stores nothing. A definition
+        in the request is checked as by CreateDefinition.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_DefinitionServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -163,6 +177,11 @@ def add_DefinitionServiceServicer_to_server(servicer, server):
                     servicer.GetDefinitionStats,
                     request_deserializer=sagad_dot_v1_dot_definition__service__pb2.GetDefinitionStatsRequest.FromString,
                     response_serializer=sagad_dot_v1_dot_definition__service__pb2.GetDefinitionStatsResponse.SerializeToString,
+            ),
+            'SimulateDefinition': grpc.unary_unary_rpc_method_handler(
+                    servicer.SimulateDefinition,
+                    request_deserializer=sagad_dot_v1_dot_definition__service__pb2.SimulateDefinitionRequest.FromString,
+                    response_serializer=sagad_dot_v1_dot_definition__service__pb2.SimulateDefinitionResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -355,6 +374,33 @@ class DefinitionService(object):
             '/sagad.v1.DefinitionService/GetDefinitionStats',
             sagad_dot_v1_dot_definition__service__pb2.GetDefinitionStatsRequest.SerializeToString,
             sagad_dot_v1_dot_definition__service__pb2.GetDefinitionStatsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SimulateDefinition(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/sagad.v1.DefinitionService/SimulateDefinition',
+            sagad_dot_v1_dot_definition__service__pb2.SimulateDefinitionRequest.SerializeToString,
+            sagad_dot_v1_dot_definition__service__pb2.SimulateDefinitionResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -49,6 +49,11 @@ class DefinitionServiceStub:
     """DeleteDefinition removes a version. FAILED_PRECONDITION: a saga names it."""
     GetDefinitionStats: _grpc.UnaryUnaryMultiCallable[_definition_service_pb2.GetDefinitionStatsRequest, _definition_service_pb2.GetDefinitionStatsResponse]
     """GetDefinitionStats counts the sagas of a definition."""
+    SimulateDefinition: _grpc.UnaryUnaryMultiCallable[_definition_service_pb2.SimulateDefinitionRequest, _definition_service_pb2.SimulateDefinitionResponse]
+    """SimulateDefinition walks a definition through its failure paths by the rules that drive sagas, and tells what is
+    dangerous in it. It calls no participant (but for Describe, as CreateDefinition does) and stores nothing. A definition
+    in the request is checked as by CreateDefinition.
+    """
 
 @_typing.type_check_only
 class DefinitionServiceAsyncStub(DefinitionServiceStub):
@@ -71,6 +76,11 @@ class DefinitionServiceAsyncStub(DefinitionServiceStub):
     """DeleteDefinition removes a version. FAILED_PRECONDITION: a saga names it."""
     GetDefinitionStats: _aio.UnaryUnaryMultiCallable[_definition_service_pb2.GetDefinitionStatsRequest, _definition_service_pb2.GetDefinitionStatsResponse]  # type: ignore[assignment]
     """GetDefinitionStats counts the sagas of a definition."""
+    SimulateDefinition: _aio.UnaryUnaryMultiCallable[_definition_service_pb2.SimulateDefinitionRequest, _definition_service_pb2.SimulateDefinitionResponse]  # type: ignore[assignment]
+    """SimulateDefinition walks a definition through its failure paths by the rules that drive sagas, and tells what is
+    dangerous in it. It calls no participant (but for Describe, as CreateDefinition does) and stores nothing. A definition
+    in the request is checked as by CreateDefinition.
+    """
 
 class DefinitionServiceServicer(metaclass=_abc_1.ABCMeta):
     """DefinitionService keeps the recipes."""
@@ -132,5 +142,16 @@ class DefinitionServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_definition_service_pb2.GetDefinitionStatsResponse, _abc.Awaitable[_definition_service_pb2.GetDefinitionStatsResponse]]:
         """GetDefinitionStats counts the sagas of a definition."""
+
+    @_abc_1.abstractmethod
+    def SimulateDefinition(
+        self,
+        request: _definition_service_pb2.SimulateDefinitionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_definition_service_pb2.SimulateDefinitionResponse, _abc.Awaitable[_definition_service_pb2.SimulateDefinitionResponse]]:
+        """SimulateDefinition walks a definition through its failure paths by the rules that drive sagas, and tells what is
+        dangerous in it. It calls no participant (but for Describe, as CreateDefinition does) and stores nothing. A definition
+        in the request is checked as by CreateDefinition.
+        """
 
 def add_DefinitionServiceServicer_to_server(servicer: DefinitionServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

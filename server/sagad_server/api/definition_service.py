@@ -1,5 +1,6 @@
 """DefinitionService: keeps the recipes."""
 
+import asyncio
 from collections.abc import Collection
 from datetime import UTC, datetime
 from typing import Protocol
@@ -11,9 +12,11 @@ from sagad_server.api.conversions import definition_body, definition_message, st
 from sagad_server.api.describing import Answers, Describer, check_implemented, describe_all, unchecked
 from sagad_server.api.interceptor import Context
 from sagad_server.api.paging import Page, Pages
+from sagad_server.api.simulation import check_outputs, check_request, simulate, warning_messages
 from sagad_server.api.steering import DEFAULT_NAMESPACE
 from sagad_server.domain.definition import version_key
 from sagad_server.domain.errors import AlreadyExists, NotFound
+from sagad_server.domain.lint import definition_warnings
 from sagad_server.domain.validation import RequestChecker, ValidationLimits, definition_violations
 from sagad_server.engine.definitions import Definitions
 from sagad_server.storage.store import SagaFilter, Store, StoredDefinition
@@ -47,11 +50,19 @@ class DefinitionService(DefinitionServiceServicer):
         self._describer = describer
         self._participants = frozenset(participants)
         self._limits = limits
+        self._simulating = asyncio.Lock()
+        """One at a time, so that sagas have the rest of the processor."""
 
     async def CreateDefinition(
         self, request: pb.CreateDefinitionRequest, context: Context
     ) -> pb.CreateDefinitionResponse:
-        answers = await self._check_definition(request)
+        check = RequestChecker(self._limits)
+        check.namespace("namespace", request.namespace)
+        if not request.HasField("definition"):
+            check.fail("definition", "is required")
+            check.raise_if_any()
+        answers = await self._check_definition(check, request.definition)
+        check.raise_if_any()
         wanted = _to_store(request)
         if request.validate_only:
             stored = await self._store.get_definition(wanted.namespace, wanted.definition_id, wanted.version)
@@ -67,29 +78,26 @@ class DefinitionService(DefinitionServiceServicer):
         message = definition_message(stored or wanted)
         if stored is None:
             message.ClearField("create_time")
-        return pb.CreateDefinitionResponse(definition=message, warnings=unchecked(answers))
+        warnings = [str(warning) for warning in definition_warnings(request.definition)]
+        return pb.CreateDefinitionResponse(definition=message, warnings=warnings + unchecked(answers))
 
-    async def _check_definition(self, request: pb.CreateDefinitionRequest) -> Answers:
-        """What the participants said. Raises InvalidArgument with every fault, theirs included."""
-        check = RequestChecker(self._limits)
-        check.namespace("namespace", request.namespace)
-        if not request.HasField("definition"):
-            check.fail("definition", "is required")
-            check.raise_if_any()
-        definition = request.definition
+    async def _check_definition(self, check: RequestChecker, definition: definition_pb2.Definition) -> Answers:
+        """Notes every fault, also those that the participants know, and returns what they said."""
         check.violations += definition_violations(definition, self._limits, participants=self._participants)
         named = {step.participant for step in definition.steps}
         answers = await describe_all(self._describer, named & self._participants)
         check_implemented(check, definition, answers)
-        check.raise_if_any()
         return answers
 
     async def GetDefinition(self, request: pb.GetDefinitionRequest, context: Context) -> pb.GetDefinitionResponse:
+        return pb.GetDefinitionResponse(definition=await self._get(request))
+
+    async def _get(self, request: _VersionRequest) -> definition_pb2.Definition:
         namespace, definition_id, version = self._name(request, version_required=False)
         if not version:
             version = await self._definitions.choose(namespace, definition_id, "")
         stored = await self._store.get_definition(namespace, definition_id, version)
-        return pb.GetDefinitionResponse(definition=_found(stored, definition_id, version))
+        return _found(stored, definition_id, version)
 
     async def ListDefinitions(self, request: pb.ListDefinitionsRequest, context: Context) -> pb.ListDefinitionsResponse:
         check = RequestChecker(self._limits)
@@ -152,6 +160,27 @@ class DefinitionService(DefinitionServiceServicer):
             raise _not_found(definition_id, version)
         stats = await self._store.stats(namespace, SagaFilter(definition_id=definition_id, version=version))
         return pb.GetDefinitionStatsResponse(stats=stats_message(stats))
+
+    async def SimulateDefinition(
+        self, request: pb.SimulateDefinitionRequest, context: Context
+    ) -> pb.SimulateDefinitionResponse:
+        check = RequestChecker(self._limits)
+        check_request(check, request)
+        answers: Answers = {}
+        if request.HasField("definition"):
+            definition = request.definition
+            answers = await self._check_definition(check, definition)
+        else:
+            check.raise_if_any()
+            definition = await self._get(request)
+        check_outputs(check, request, definition)
+        check.raise_if_any()
+        async with self._simulating:
+            response = await simulate(request, definition)
+        example_input = request.input if request.HasField("input") else None
+        warnings = definition_warnings(definition, example_input)
+        response.warnings.extend(warning_messages(warnings, unchecked(answers)))
+        return response
 
     def _name(self, request: _VersionRequest, *, version_required: bool = True) -> tuple[str, str, str]:
         """The (namespace, definition_id, version) of a request. Raises InvalidArgument."""

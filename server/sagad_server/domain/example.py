@@ -1,11 +1,17 @@
-"""Example data for an exploration, and what is assumed where it is not enough."""
+"""Example data for an exploration, and what it makes of a definition's expressions."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Generator, Mapping
 from dataclasses import dataclass, field, replace
 
 from sagad.v1.common_pb2 import Payload
-from sagad_server.domain.definition import Definition
-from sagad_server.domain.expressions import Expression, failing_expression
+from sagad_server.domain.definition import Definition, StepDefinition
+from sagad_server.domain.expressions import (
+    Expression,
+    ExpressionError,
+    evaluate,
+    evaluate_condition,
+    failing_expression,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,25 +34,31 @@ class Assumption:
     """What it reads and the example does not give, such as `input` or `steps.reserve.output`."""
 
 
-def assume(definition: Definition, example: Example) -> tuple[Definition, list[Assumption]]:
-    """The definition without the expressions that read what the example does not give.
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """A definition whose expressions have become what they come to, and what was assumed for that."""
 
-    All others are evaluated as in any saga; where that fails, it is what the definition does with such data.
+    definition: Definition
+    assumptions: list[Assumption]
+
+
+def settle(definition: Definition, example: Example) -> Generator[None, None, Settled]:
+    """Evaluates each expression once, with a pause after each step: what comes of it is the same on every path, because
+    a step starts only when all that it may read has succeeded or was skipped.
+
+    A step whose `when` is false is switched off. An expression that fails goes on failing. Values are dropped: nobody
+    looks at them. What reads data that the example does not give is assumed to be fine.
     """
-    # A step that is switched off has no output in any saga: there is nothing to be missed.
-    known = {*example.outputs, *(step.step_id for step in definition.steps if not step.active)}
     assumptions: list[Assumption] = []
-    steps = []
-    for step in definition.steps:
-        when, own_input = (_missing(each, example, known) for each in (step.when, step.input))
-        if when:
-            assumptions.append(Assumption(step.index, "when", when))
-            step = replace(step, when=None)
-        if own_input:
-            assumptions.append(Assumption(step.index, "input", own_input))
-            step = replace(step, input=None)
-        steps.append(step)
-    return replace(definition, steps=tuple(steps)), assumptions
+    steps = list(definition.steps)
+    skipped: set[str] = set()
+    for step in sorted(definition.steps, key=lambda step: step.ancestors.bit_count()):
+        steps[step.index] = _settle(step, example, skipped, assumptions)
+        if not steps[step.index].active:
+            skipped.add(step.step_id)
+        yield
+    assumptions.sort(key=lambda one: one.step)
+    return Settled(replace(definition, steps=tuple(steps)), assumptions)
 
 
 def with_failing_expression(definition: Definition, index: int) -> Definition:
@@ -56,10 +68,35 @@ def with_failing_expression(definition: Definition, index: int) -> Definition:
     return replace(definition, steps=tuple(steps))
 
 
-def _missing(expression: Expression | None, example: Example, known: Collection[str]) -> tuple[str, ...]:
-    if expression is None:
-        return ()
-    missing = [f"steps.{name}.output" for name in sorted(expression.references) if name not in known]
+def _settle(
+    step: StepDefinition, example: Example, skipped: Collection[str], assumptions: list[Assumption]
+) -> StepDefinition:
+    bare = replace(step, when=None, input=None)
+    outputs = {step_id: output for step_id, output in example.outputs.items() if step_id not in skipped}
+
+    def known(expression: Expression, field: str) -> bool:
+        missing = _missing(expression, example, skipped)
+        if missing:
+            assumptions.append(Assumption(step.index, field, missing))
+        return not missing
+
+    if not step.active:
+        return bare
+    try:
+        when = step.when if step.when is not None and known(step.when, "when") else None
+        if when is not None and not evaluate_condition(when, example.input, outputs):
+            return replace(bare, active=False)
+        if step.input is not None and known(step.input, "input"):
+            evaluate(step.input, example.input, outputs)
+    except ExpressionError as error:
+        return replace(bare, when=failing_expression(str(error)))
+    return bare
+
+
+def _missing(expression: Expression, example: Example, skipped: Collection[str]) -> tuple[str, ...]:
+    """What is skipped has no output in the saga either: it is not missed."""
+    unknown = expression.references - example.outputs.keys() - set(skipped)
+    missing = [f"steps.{step_id}.output" for step_id in sorted(unknown)]
     if expression.uses_input and example.input is None:
         missing.insert(0, "input")
     return tuple(missing)

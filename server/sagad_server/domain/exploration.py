@@ -8,7 +8,7 @@ from collections.abc import Hashable, Iterator
 from dataclasses import dataclass, replace
 
 from sagad_server.domain.definition import Definition
-from sagad_server.domain.example import Example, assume
+from sagad_server.domain.example import Assumption, Example, settle
 from sagad_server.domain.faults import COMPENSATION_FAULTS, Fault, FaultKind
 from sagad_server.domain.moments import Moments
 from sagad_server.domain.path import Path, attempts, path_of
@@ -40,7 +40,7 @@ class Exploration:
         max_transitions: int = MAX_TRANSITIONS,
     ) -> None:
         self.definition = definition
-        self._assumed, self.assumptions = assume(definition, example)
+        self.assumptions: list[Assumption] = []
         self._example = example
         self._room = max_paths
         self._max_transitions = max_transitions
@@ -49,15 +49,18 @@ class Exploration:
         self._first_forks: dict[Call, _Fork] = {}
         self._more_forks: list[_Fork] = []
         self.left_out = 0
-        """How many paths were not walked, as far as is known; it is final once `paths` has ended."""
+        """How many paths were not walked, as far as is known; final, as `assumptions`, once `paths` has ended."""
 
-    def paths(self) -> Iterator[Path]:
+    def paths(self) -> Iterator[Path | None]:
         """One by one: where nothing goes wrong, where one thing does, where a compensation fails as well.
 
         A path that comes to a situation in which another one has been goes on as that one did, and the compensations
         that follow are failed on one of them only. Where there is no room for all, each kind of fault has its share.
+        None is no path, but a pause after some work.
         """
-        moments = Moments(self._assumed, self._example, self.work)
+        settled = yield from settle(self.definition, self._example)
+        self.assumptions = settled.assumptions
+        moments = Moments(settled.definition, self.work)
         calm = self._finish(moments.first, ())
         self._room -= 1
         yield calm

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 from sagad_server.domain.definition import Definition
 from sagad_server.domain.errors import FailedPrecondition
-from sagad_server.domain.example import Example, with_failing_expression
+from sagad_server.domain.example import with_failing_expression
 from sagad_server.domain.faults import ACTION_FAULTS, Fault, FaultKind
 from sagad_server.domain.inputs import Compensate, DeadlinePassed
 from sagad_server.domain.states import Direction
@@ -24,11 +24,10 @@ class Plan:
 class Moments:
     """A saga in which nothing goes wrong, after each of its transitions."""
 
-    def __init__(self, definition: Definition, example: Example, work: Work) -> None:
-        self._example = example
+    def __init__(self, definition: Definition, work: Work) -> None:
         self._work = work
         self._held_off: set[tuple[FaultKind, str]] = set()
-        walk = Walk.begin(definition, example, work)
+        walk = Walk.begin(definition, work)
         self._moments = [walk.fork()]
         while walk.turn():
             self._moments.append(walk.fork())
@@ -69,7 +68,7 @@ class Moments:
         assert plan.step is not None
         if plan.moment == 0:
             definition = with_failing_expression(self.first.saga.definition, plan.step)
-            return Walk.begin(definition, self._example, self._work), Fault(plan.kind, plan.step)
+            return Walk.begin(definition, self._work), Fault(plan.kind, plan.step)
         walk = self._moments[plan.moment - 1].fork()
         walk.saga = walk.saga.clone()
         walk.saga.definition = with_failing_expression(walk.saga.definition, plan.step)

@@ -12,9 +12,8 @@ from uuid import UUID
 from sagad_server.domain.decide import begin, decide
 from sagad_server.domain.definition import Definition
 from sagad_server.domain.draft import Decision
-from sagad_server.domain.example import Example
 from sagad_server.domain.faults import FaultKind, outcome
-from sagad_server.domain.inputs import Answered, DeadlinePassed, Input, Outcome, Success, WaitOver
+from sagad_server.domain.inputs import Answered, DeadlinePassed, Input, Success, WaitOver
 from sagad_server.domain.saga import Saga, Step
 from sagad_server.domain.states import Direction, StepKind, StepState
 
@@ -55,7 +54,6 @@ class Walk:
     """One saga on its way. What is behind it is never changed, so that a fork costs little."""
 
     saga: Saga
-    example: Example
     work: Work
     faults: dict[Call, FaultKind] = field(default_factory=dict)
     now_ms: int = 0
@@ -65,13 +63,11 @@ class Walk:
     _number: int = 0
 
     @classmethod
-    def begin(cls, definition: Definition, example: Example, work: Work) -> "Walk":
-        """A saga that has just been started."""
+    def begin(cls, definition: Definition, work: Work) -> "Walk":
+        """A saga that has just been started. No step has an expression that reads anything."""
         steps = [Step() for _ in definition.steps]
-        saga = Saga(
-            definition, "default", "example", _UID, example.input, timeout_ms=definition.timeout_ms, steps=steps
-        )
-        walk = cls(saga, example, work)
+        saga = Saga(definition, "default", "example", _UID, None, timeout_ms=definition.timeout_ms, steps=steps)
+        walk = cls(saga, work)
         walk._plan_deadline()
         walk._apply(begin(saga))
         return walk
@@ -150,11 +146,7 @@ class Walk:
         index, direction = call
         definition, step = self.saga.definition.steps[index], self.saga.steps[index]
         fault = self.faults.get(call)
-        if fault is None:
-            output = self.example.outputs.get(definition.step_id) if direction is Direction.ACTION else None
-            result: Outcome = Success(output)
-        else:
-            result = outcome(fault)
+        result = Success(None) if fault is None else outcome(fault)
         delay_ms = definition.timeout_ms or 0 if fault is FaultKind.TIMED_OUT else 0
         at_ms = self._last_failure_ms(call, self.now_ms + delay_ms)
         attempt = _attempt(step, direction)

@@ -117,10 +117,19 @@ async def test_a_request_without_a_definition_is_invalid(server: Server) -> None
 
 
 async def test_a_participant_that_cannot_be_reached_is_a_warning(server: Server) -> None:
-    response = await create(server, definition(step("reserve"), step("charge", participant=UNREACHABLE)))
+    message = definition(step("reserve"), step("charge", participant=UNREACHABLE), timeout="60s")
+    response = await create(server, message)
     (warning,) = response.warnings
     assert warning.startswith(f"participant '{UNREACHABLE}' did not say what it implements")
     assert "UNAVAILABLE" in warning
+
+
+async def test_what_is_dangerous_is_a_warning_and_stored_all_the_same(server: Server) -> None:
+    for validate_only in (True, False):
+        response = await create(server, chain("reserve", "charge"), validate_only=validate_only)
+        (warning,) = response.warnings
+        assert warning.startswith("UNBOUNDED_WAIT definition.timeout: is not set")
+    assert await names(server) == [("order", "1.0.0")]
 
 
 async def test_a_bound_on_definitions_is_named(store: Store, participant: ScriptedParticipant) -> None:

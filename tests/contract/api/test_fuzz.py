@@ -70,6 +70,10 @@ GOOD: list[Message] = [
     definitions.DeactivateDefinitionRequest(definition_id="sale", version="1.0.0"),
     definitions.DeleteDefinitionRequest(**NAME),
     definitions.GetDefinitionStatsRequest(**NAME),
+    definitions.SimulateDefinitionRequest(**NAME, input=json_payload({"a": 1}), max_paths=10),
+    definitions.SimulateDefinitionRequest(
+        definition=chain("reserve", "charge"), outputs={"reserve": json_payload([1])}, max_paths=10
+    ),
     admin.GetServerInfoRequest(),
     admin.GetServiceStatsRequest(),
     admin.PurgeSagasRequest(filter=FILTER, limit=1, dry_run=True),
