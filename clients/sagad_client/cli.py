@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 from cyclopts import App, Group, Parameter
 
-from sagad_client.commands import definitions, exits, repair, sagas, server, start, watch
+from sagad_client.commands import definitions, exits, explore, repair, sagas, server, start, watch
 from sagad_client.commands.exits import CLOSED_PIPE, INTERRUPTED, UsageError
 from sagad_client.commands.session import COMMON, CommonOptions, Session
 from sagad_client.errors import SagadError
@@ -96,9 +96,21 @@ _add(
 )
 
 definition_app = App(
-    name="definition", help="Keep definitions: apply, list, get, activate, deactivate, delete.", group=_RECIPES
+    name="definition",
+    help="Keep definitions: lint, explore, apply, list, get, activate, deactivate, delete.",
+    group=_RECIPES,
 )
 app.command(definition_app)
+_add(definition_app, None, explore.lint, "lint", "definition lint order.yaml", "definition lint *.yaml -o json")
+_add(
+    definition_app,
+    None,
+    explore.explore,
+    "explore",
+    "definition explore order.yaml",
+    """definition explore order.yaml --input '{"amount": 20}' -o json | jq '.paths[] | select(.parkings)'""",
+    "definition explore order.yaml -o mermaid",
+)
 _add(
     definition_app,
     None,
@@ -133,6 +145,8 @@ def _launch(
     command, bound, ignored = app.parse_args(tokens)
     session = Session(common, Output(common.output))
     try:
+        if command is not explore.explore:
+            session.refuse_drawing()
         result = command(*bound.args, **bound.kwargs, **dict.fromkeys(ignored, session))
         if inspect.iscoroutine(result):
             result = asyncio.run(result)

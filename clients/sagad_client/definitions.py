@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -13,6 +13,7 @@ from sagad.v1.definition_service_pb2_grpc import DefinitionServiceStub
 from sagad.v1.saga_pb2 import SagaStats
 from sagad_client.connection import Connection, Repeat
 from sagad_client.pages import Page, Pages
+from sagad_client.payloads import PayloadLike, to_payload
 
 if TYPE_CHECKING:
     from sagad.v1.definition_service_pb2_grpc import DefinitionServiceAsyncStub
@@ -25,7 +26,7 @@ class Created:
     definition: Definition
     """The definition as stored."""
     warnings: Sequence[str]
-    """For people, such as a participant that could not be asked for its actions."""
+    """For people: what is dangerous in it, and participants that could not be asked for their actions."""
 
 
 class Definitions:
@@ -96,3 +97,37 @@ class Definitions:
         """How many sagas the definition has, by state; over all versions where none is given. Raises NotFound."""
         request = pb.GetDefinitionStatsRequest(namespace=self._namespace, definition_id=definition_id, version=version)
         return (await self._connection.call(self._stub.GetDefinitionStats, request)).stats
+
+    async def simulate(
+        self,
+        definition: Definition | str,
+        version: str = "",
+        *,
+        input: PayloadLike = None,  # noqa: A002
+        outputs: Mapping[str, PayloadLike] | None = None,
+        max_paths: int = 0,
+    ) -> pb.SimulateDefinitionResponse:
+        """Walk through the failure paths of a definition, and see what is dangerous in it. Nobody is called.
+
+        Args:
+            definition: itself, or the id of a stored one.
+            version: of the stored one; empty means that which a start would take.
+            input: an example of a saga's input, for the expressions.
+            outputs: examples of steps' outputs by step_id, for the expressions.
+            max_paths: 0-1,000; 0 means 1,000.
+
+        Raises:
+            InvalidArgument: `violations` lists every fault by field path. NotFound: no such definition.
+        """
+        request = pb.SimulateDefinitionRequest(
+            namespace=self._namespace, version=version, input=to_payload(input), max_paths=max_paths
+        )
+        if isinstance(definition, str):
+            request.definition_id = definition
+        else:
+            request.definition.CopyFrom(definition)
+        for step_id, value in (outputs or {}).items():
+            output = to_payload(value, f"outputs[{step_id!r}]")
+            if output is not None:
+                request.outputs[step_id].CopyFrom(output)
+        return await self._connection.call(self._stub.SimulateDefinition, request)

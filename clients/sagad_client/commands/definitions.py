@@ -37,7 +37,7 @@ async def apply(
     session: SessionParameter,
 ) -> int:
     """Store the definitions of files. What is stored already, with the same content, stays as it is."""
-    loaded = _load([file, *more])
+    loaded = load_files([file, *more])
     stored: list[Definition] = []
     code = OK
     async with session.client() as client:
@@ -61,7 +61,7 @@ async def _create(client: Client, session: Session, definition: Definition, dry_
     return created.definition
 
 
-def _load(files: list[str]) -> list[tuple[str, Definition]]:
+def load_files(files: list[str]) -> list[tuple[str, Definition]]:
     """The definitions of all files, each with its file. Raises UsageError with the faults of all files."""
     loaded: list[tuple[str, Definition]] = []
     faults: list[str] = []

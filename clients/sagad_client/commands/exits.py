@@ -14,7 +14,7 @@ CLOSED_PIPE = 141
 
 HELP = """Exit codes:
   0    done
-  1    sagad refused
+  1    sagad refused, or lint has found something
   2    usage: an argument, an input or a file is wrong
   3    sagad is away, unhealthy, or took too long
   4    the saga that was awaited or watched did not succeed

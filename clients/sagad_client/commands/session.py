@@ -49,9 +49,10 @@ class CommonOptions:
             help="Bound of a call, such as 5s; default 10s, for waits and files 60s. (start has its own --timeout.)",
         ),
     ] = None
-    output: Annotated[Form, Parameter(name=["--output", "-o"], help="Form of the result; json is ProtoJSON.")] = (
-        Form.TABLE
-    )
+    output: Annotated[
+        Form,
+        Parameter(name=["--output", "-o"], help="Form of the result; json is ProtoJSON, mermaid for explore only."),
+    ] = Form.TABLE
 
 
 COMMON = CommonOptions()
@@ -65,6 +66,11 @@ class Session:
         self.server = options.server
         self.output = output
         self._options = options
+
+    def refuse_drawing(self) -> None:
+        """For a command that has nothing to draw. Raises UsageError where a drawing is asked for."""
+        if self.output.form is Form.MERMAID:
+            raise UsageError("-o mermaid draws what sagactl definition explore finds; here it is table, json or yaml")
 
     def client(self, *, patient: bool = False) -> Client:
         """A client to be opened; a patient one waits until sagad is started again. Raises UsageError."""

@@ -49,6 +49,8 @@ class Form(enum.Enum):
     TABLE = "table"
     JSON = "json"
     YAML = "yaml"
+    MERMAID = "mermaid"
+    """Only where there is something to draw."""
 
 
 @dataclass(frozen=True, slots=True)
