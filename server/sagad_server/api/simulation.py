@@ -12,7 +12,7 @@ from sagad_server.domain.example import Example
 from sagad_server.domain.exploration import MAX_PATHS, Exploration
 from sagad_server.domain.faults import Fault
 from sagad_server.domain.lint import DefinitionWarning
-from sagad_server.domain.path import Path, PathCall, in_order
+from sagad_server.domain.path import Path, PathCall, reading_order
 from sagad_server.domain.states import Direction
 from sagad_server.domain.validation import RequestChecker
 from sagad_server.engine.records import encode_failure
@@ -50,18 +50,20 @@ async def simulate(request: pb.SimulateDefinitionRequest, message: DefinitionMes
     example = Example(request.input if request.HasField("input") else None, dict(request.outputs))
     exploration = Exploration(definition, example, max_paths=request.max_paths or MAX_PATHS)
     response = pb.SimulateDefinitionResponse(definition=message)
-    kept: list[Path] = []
+    kept: list[tuple[Path, pb.SimulatedPath]] = []
     room = MAX_PAGE_BYTES
     for path in exploration.paths():
         await asyncio.sleep(0)
         if path is None:
             continue
-        room -= _path_message(definition, path).ByteSize()
+        path_message = _path_message(definition, path)
+        room -= path_message.ByteSize()
         if room >= 0 or not kept:
-            kept.append(path)
+            kept.append((path, path_message))
         else:
             response.left_out += 1
-    response.paths.extend(_path_message(definition, path) for path in in_order(kept))
+    kept.sort(key=lambda one: reading_order(one[0]))
+    response.paths.extend(path_message for _, path_message in kept)
     response.left_out += exploration.left_out
     for assumption in exploration.assumptions:
         step_id = definition.steps[assumption.step].step_id

@@ -45,9 +45,9 @@ def path_of(walk: Walk, faults: tuple[Fault, ...], *, state: SagaState | None = 
     return Path(faults, calls, state or walk.saga.state, parked, walk.saga.failure, walk.now_ms)
 
 
-def in_order(paths: Iterable[Path]) -> list[Path]:
-    """As a person reads them: where nothing goes wrong, then step by step, then what meets the saga as a whole."""
-    return sorted(paths, key=lambda path: [_order(fault) for fault in path.faults])
+def reading_order(path: Path) -> list[tuple[int, ...]]:
+    """Sorts paths as a person reads them: where nothing goes wrong, then step by step, then the saga as a whole."""
+    return [_order(fault) for fault in path.faults]
 
 
 def _order(fault: Fault) -> tuple[int, ...]:

@@ -3,7 +3,7 @@
 from support.definitions import definition, pivot, retriable, step
 from support.paths import Explored, fault_text
 
-from sagad_server.domain.path import in_order
+from sagad_server.domain.path import reading_order
 from sagad_server.domain.states import ParkingReason, SagaState
 
 DAY_MS = 86_400_000
@@ -136,6 +136,6 @@ def test_after_the_pivot_the_deadline_ends_no_wait() -> None:
 
 def test_paths_are_shown_step_by_step_then_those_of_the_saga_as_a_whole() -> None:
     explored = Explored(CHAIN)
-    names = [fault_text(explored.definition, path) for path in in_order(reversed(explored.paths))]
+    names = [fault_text(explored.definition, path) for path in sorted(explored.paths, key=reading_order)]
     assert names[:4] == ["calm", "reserve REFUSED", "reserve TIMED_OUT", "reserve TIMED_OUT, -reserve REFUSED"]
     assert names[-1] == "COMPENSATE_CALLED at end"
