@@ -167,6 +167,7 @@ class App:
             except TimeoutError:
                 log.warning("calls are still under way: they will be made again", calls=self.engine.calls_in_flight)
         self.engine.watches.close()
+        self.engine.journal.close()
         self.engine.dismiss_waiters()
         await self._server.stop(grace=1)
         for task in list(self._tasks):

@@ -7,6 +7,7 @@ from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from sagad.v1 import common_pb2 as _common_pb2
@@ -374,6 +375,113 @@ class WatchSagaResponse(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType_update) -> _WhichOneofReturnType_update | None: ...
 
 Global___WatchSagaResponse: _TypeAlias = WatchSagaResponse  # noqa: Y015
+
+@_typing.final
+class WatchSagasRequest(_message.Message):
+    """WatchSagasRequest selects sagas to watch."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAMESPACE_FIELD_NUMBER: _builtins.int
+    FILTER_FIELD_NUMBER: _builtins.int
+    RESUME_TOKEN_FIELD_NUMBER: _builtins.int
+    namespace: _builtins.str
+    """namespace; empty means "default"."""
+    resume_token: _builtins.str
+    """resume_token of the last message seen: goes on behind it. The filter may be another one. Empty: begins now, and may
+    begin with transitions that were made a moment before; for what was before, see ListSagas.
+    """
+    @_builtins.property
+    def filter(self) -> _saga_pb2.SagaFilter:
+        """filter of the transitions: it is held against each saga as the transition left it. So `states` are those after it,
+        `parking_reasons` those of the saga's parkings after it, `categories` that of the failure that the saga had after it, and
+        `end_time_min` and `end_time_max` select only transitions that left the saga ended.
+        """
+
+    def __init__(
+        self,
+        *,
+        namespace: _builtins.str = ...,
+        filter: _saga_pb2.SagaFilter | None = ...,
+        resume_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter", "namespace", b"namespace", "resume_token", b"resume_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WatchSagasRequest: _TypeAlias = WatchSagasRequest  # noqa: Y015
+
+@_typing.final
+class WatchSagasResponse(_message.Message):
+    """WatchSagasResponse is one message of a watch of many sagas. The first one is a heartbeat."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class LabelsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    RESUME_TOKEN_FIELD_NUMBER: _builtins.int
+    EVENT_FIELD_NUMBER: _builtins.int
+    HEARTBEAT_FIELD_NUMBER: _builtins.int
+    CREATE_TIME_FIELD_NUMBER: _builtins.int
+    LABELS_FIELD_NUMBER: _builtins.int
+    resume_token: _builtins.str
+    """resume_token up to which the watcher knows everything after this message: resume with it, at any node. It is good until
+    something behind it is purged.
+    """
+    @_builtins.property
+    def event(self) -> _saga_pb2.SagaEvent:
+        """event is a transition, without payloads: ListSagaEvents has them."""
+
+    @_builtins.property
+    def heartbeat(self) -> Global___Heartbeat:
+        """heartbeat: nothing that the filter selects has happened, the stream is alive."""
+
+    @_builtins.property
+    def create_time(self) -> _timestamp_pb2.Timestamp:
+        """create_time of the event's saga."""
+
+    @_builtins.property
+    def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """labels of the event's saga."""
+
+    def __init__(
+        self,
+        *,
+        resume_token: _builtins.str = ...,
+        event: _saga_pb2.SagaEvent | None = ...,
+        heartbeat: Global___Heartbeat | None = ...,
+        create_time: _timestamp_pb2.Timestamp | None = ...,
+        labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "event", b"event", "heartbeat", b"heartbeat", "update", b"update"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "event", b"event", "heartbeat", b"heartbeat", "labels", b"labels", "resume_token", b"resume_token", "update", b"update"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_update: _TypeAlias = _typing.Literal["event", "heartbeat"]  # noqa: Y015
+    _WhichOneofArgType_update: _TypeAlias = _typing.Literal["update", b"update"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_update) -> _WhichOneofReturnType_update | None: ...
+
+Global___WatchSagasResponse: _TypeAlias = WatchSagasResponse  # noqa: Y015
 
 @_typing.final
 class Heartbeat(_message.Message):

@@ -56,6 +56,11 @@ class SagaServiceStub(object):
                 request_serializer=sagad_dot_v1_dot_saga__service__pb2.WatchSagaRequest.SerializeToString,
                 response_deserializer=sagad_dot_v1_dot_saga__service__pb2.WatchSagaResponse.FromString,
                 _registered_method=True)
+        self.WatchSagas = channel.unary_stream(
+                '/sagad.v1.SagaService/WatchSagas',
+                request_serializer=sagad_dot_v1_dot_saga__service__pb2.WatchSagasRequest.SerializeToString,
+                response_deserializer=sagad_dot_v1_dot_saga__service__pb2.WatchSagasResponse.FromString,
+                _registered_method=True)
         self.CompensateSaga = channel.unary_unary(
                 '/sagad.v1.SagaService/CompensateSaga',
                 request_serializer=sagad_dot_v1_dot_saga__service__pb2.CompensateSagaRequest.SerializeToString,
@@ -123,6 +128,15 @@ class SagaServiceServicer(object):
     def WatchSaga(self, request, context):
         """WatchSaga streams a saga's transitions: in order, none missing, none twice, only what is durable. Ends OK after the end
         state. OUT_OF_RANGE: the revision is purged or not yet known.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WatchSagas(self, request, context):
+        """WatchSagas streams the transitions of all sagas that a filter selects, whichever node makes them: each saga's in order,
+        none missing, none twice, only what is durable. It never ends by itself. OUT_OF_RANGE: transitions behind the
+        resume_token are purged (JOURNAL_PURGED), or the database is not the one that the token is from (JOURNAL_CHANGED).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -201,6 +215,11 @@ def add_SagaServiceServicer_to_server(servicer, server):
                     servicer.WatchSaga,
                     request_deserializer=sagad_dot_v1_dot_saga__service__pb2.WatchSagaRequest.FromString,
                     response_serializer=sagad_dot_v1_dot_saga__service__pb2.WatchSagaResponse.SerializeToString,
+            ),
+            'WatchSagas': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchSagas,
+                    request_deserializer=sagad_dot_v1_dot_saga__service__pb2.WatchSagasRequest.FromString,
+                    response_serializer=sagad_dot_v1_dot_saga__service__pb2.WatchSagasResponse.SerializeToString,
             ),
             'CompensateSaga': grpc.unary_unary_rpc_method_handler(
                     servicer.CompensateSaga,
@@ -348,6 +367,33 @@ class SagaService(object):
             '/sagad.v1.SagaService/WatchSaga',
             sagad_dot_v1_dot_saga__service__pb2.WatchSagaRequest.SerializeToString,
             sagad_dot_v1_dot_saga__service__pb2.WatchSagaResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchSagas(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/sagad.v1.SagaService/WatchSagas',
+            sagad_dot_v1_dot_saga__service__pb2.WatchSagasRequest.SerializeToString,
+            sagad_dot_v1_dot_saga__service__pb2.WatchSagasResponse.FromString,
             options,
             channel_credentials,
             insecure,

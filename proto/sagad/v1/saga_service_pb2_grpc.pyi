@@ -47,6 +47,11 @@ class SagaServiceStub:
     """WatchSaga streams a saga's transitions: in order, none missing, none twice, only what is durable. Ends OK after the end
     state. OUT_OF_RANGE: the revision is purged or not yet known.
     """
+    WatchSagas: _grpc.UnaryStreamMultiCallable[_saga_service_pb2.WatchSagasRequest, _saga_service_pb2.WatchSagasResponse]
+    """WatchSagas streams the transitions of all sagas that a filter selects, whichever node makes them: each saga's in order,
+    none missing, none twice, only what is durable. It never ends by itself. OUT_OF_RANGE: transitions behind the
+    resume_token are purged (JOURNAL_PURGED), or the database is not the one that the token is from (JOURNAL_CHANGED).
+    """
     CompensateSaga: _grpc.UnaryUnaryMultiCallable[_saga_service_pb2.CompensateSagaRequest, _saga_service_pb2.CompensateSagaResponse]
     """CompensateSaga stops going forward and undoes what may have happened; a succeeded saga is undone as a whole. Changes
     nothing on one that compensates already. FAILED_PRECONDITION: PIVOT_IN_FLIGHT, PAST_PIVOT or ABANDONED.
@@ -84,6 +89,11 @@ class SagaServiceAsyncStub(SagaServiceStub):
     WatchSaga: _aio.UnaryStreamMultiCallable[_saga_service_pb2.WatchSagaRequest, _saga_service_pb2.WatchSagaResponse]  # type: ignore[assignment]
     """WatchSaga streams a saga's transitions: in order, none missing, none twice, only what is durable. Ends OK after the end
     state. OUT_OF_RANGE: the revision is purged or not yet known.
+    """
+    WatchSagas: _aio.UnaryStreamMultiCallable[_saga_service_pb2.WatchSagasRequest, _saga_service_pb2.WatchSagasResponse]  # type: ignore[assignment]
+    """WatchSagas streams the transitions of all sagas that a filter selects, whichever node makes them: each saga's in order,
+    none missing, none twice, only what is durable. It never ends by itself. OUT_OF_RANGE: transitions behind the
+    resume_token are purged (JOURNAL_PURGED), or the database is not the one that the token is from (JOURNAL_CHANGED).
     """
     CompensateSaga: _aio.UnaryUnaryMultiCallable[_saga_service_pb2.CompensateSagaRequest, _saga_service_pb2.CompensateSagaResponse]  # type: ignore[assignment]
     """CompensateSaga stops going forward and undoes what may have happened; a succeeded saga is undone as a whole. Changes
@@ -143,6 +153,17 @@ class SagaServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_abc.Iterator[_saga_service_pb2.WatchSagaResponse], _abc.AsyncIterator[_saga_service_pb2.WatchSagaResponse]]:
         """WatchSaga streams a saga's transitions: in order, none missing, none twice, only what is durable. Ends OK after the end
         state. OUT_OF_RANGE: the revision is purged or not yet known.
+        """
+
+    @_abc_1.abstractmethod
+    def WatchSagas(
+        self,
+        request: _saga_service_pb2.WatchSagasRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_saga_service_pb2.WatchSagasResponse], _abc.AsyncIterator[_saga_service_pb2.WatchSagasResponse]]:
+        """WatchSagas streams the transitions of all sagas that a filter selects, whichever node makes them: each saga's in order,
+        none missing, none twice, only what is durable. It never ends by itself. OUT_OF_RANGE: transitions behind the
+        resume_token are purged (JOURNAL_PURGED), or the database is not the one that the token is from (JOURNAL_CHANGED).
         """
 
     @_abc_1.abstractmethod

@@ -10,8 +10,10 @@ from sagad.v1.saga_pb2 import SAGA_VIEW_BASIC, SAGA_VIEW_FULL, Saga, SagaView
 from sagad_server.api.conversions import event_message, read_filter, row_message, saga_message, stats_message
 from sagad_server.api.interceptor import Context
 from sagad_server.api.paging import Page, Pages
+from sagad_server.api.resume_token import read_resume_token
 from sagad_server.api.steering import DEFAULT_NAMESPACE, Steering, key_of
 from sagad_server.api.watch import Watch, purged
+from sagad_server.api.watch_sagas import WatchSagas
 from sagad_server.domain.definition import milliseconds
 from sagad_server.domain.errors import InvalidArgument, NotFound, SagadError
 from sagad_server.domain.validation import RequestChecker, ValidationLimits, start_violations
@@ -108,6 +110,24 @@ class SagaService(Steering):
             heartbeat_s=self._heartbeat_s,
         )
         await watch.run(request.after_revision)
+
+    async def WatchSagas(  # type: ignore[override] # as WatchSaga
+        self, request: pb.WatchSagasRequest, context: Context
+    ) -> None:
+        check = RequestChecker(self._limits)
+        check.namespace("namespace", request.namespace)
+        check.saga_filter("filter", request.filter)
+        check.token("resume_token", request.resume_token)
+        check.raise_if_any()
+        after = read_resume_token(request.resume_token)
+        watch = WatchSagas(
+            self._engine,
+            request.namespace or DEFAULT_NAMESPACE,
+            read_filter(request.filter),
+            context.write,
+            heartbeat_s=self._heartbeat_s,
+        )
+        await watch.run(after)
 
     async def ListSagaEvents(self, request: pb.ListSagaEventsRequest, context: Context) -> pb.ListSagaEventsResponse:
         check = self._check(request)

@@ -52,7 +52,7 @@ class Watch:
         Raises NotFound, OutOfRange, ResourceExhausted, and Unavailable when the node stops.
         """
         if self._engine.draining:
-            raise _stopping()
+            raise stopping()
         watches = self._engine.watches
         subscription = watches.subscribe(self._key)  # before anything is read, so that nothing falls in between
         try:
@@ -93,7 +93,7 @@ class Watch:
                 if self._ended:
                     return
                 if subscription.closed:
-                    raise _stopping()
+                    raise stopping()
                 await self._wait(subscription)
             elif event.revision > self._revision + 1:
                 await self._read_journal(event.revision)
@@ -127,7 +127,7 @@ def purged(key: Key) -> OutOfRange:
     return OutOfRange(f"saga {key[1]!r} is purged: only its end is known, not its events", reason="PURGED")
 
 
-def _stopping() -> Unavailable:
+def stopping() -> Unavailable:
     return Unavailable(
         "this node is shutting down: watch again from the last revision seen",
         reason="DRAINING",

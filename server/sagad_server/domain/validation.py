@@ -85,7 +85,11 @@ class RequestChecker(Checker):
     def page(self, page_size: int, page_token: str) -> bool:
         """The fields `page_size` and `page_token`."""
         right = self.number("page_size", page_size, PAGE_SIZE)
-        return self.text("page_token", page_token, Bounds(0, MAX_TOKEN_LENGTH)) and right
+        return self.token("page_token", page_token) and right
+
+    def token(self, field: str, token: str) -> bool:
+        """A text that sagad has made, and that says where to go on; what it says is looked at later."""
+        return self.text(field, token, Bounds(0, MAX_TOKEN_LENGTH))
 
     def enum(self, field: str, value: int, enum: EnumDescriptor, *, required: bool = False) -> bool:
         """A value that the enum, such as `SagaView.DESCRIPTOR`, has; with `required` not its zero."""

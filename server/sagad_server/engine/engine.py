@@ -17,6 +17,7 @@ from sagad_server.domain.states import Direction, ParkingReason, SagaState, Step
 from sagad_server.engine import records
 from sagad_server.engine.active import ActiveSaga, Done
 from sagad_server.engine.bounds import decide_bounded
+from sagad_server.engine.journal import Journal
 from sagad_server.engine.ports import Call, Clock, Observer, Random, Transport
 from sagad_server.engine.requests import compensate_request, step_request
 from sagad_server.engine.tokens import Tokens
@@ -71,6 +72,7 @@ class Engine:
         self.tokens = tokens
         self.writer = Writer(store, clock, random, observer, self, settings.max_batch)
         self.watches = Watches(settings.max_watches, settings.watch_buffer)
+        self.journal = Journal(store, clock, self.watches, spawn, settings.watch_buffer)
         self.draining = False
         self.sagas: dict[Key, ActiveSaga] = {}
         self.calls_in_flight = 0
@@ -158,6 +160,7 @@ class Engine:
         active.payload_bytes += len(write.payload)
         active.epoch = write.epoch
         active.owned = not write.release
+        self.journal.wake()
         if self.watches.watched(active.key):
             namespace, saga_id = active.key
             self.watches.publish(
@@ -356,6 +359,7 @@ class Engine:
                 break
             except Unavailable:
                 await self.clock.sleep(0.5 + self.random.random())
+        self.journal.wake()
         while self.watches.watched(key):  # also if it was not parked by the call whose answer came
             try:
                 for row in await self.store.list_events(key, revision, 1):

@@ -48,23 +48,31 @@ class Watches:
         self._by_key: dict[Key, list[Subscription]] = {}
         self.count = 0
 
-    def subscribe(self, key: Key) -> Subscription:
-        """Raises ResourceExhausted."""
+    def enter(self) -> None:
+        """Counts one more, of whatever kind. Raises ResourceExhausted."""
         if self.count >= self._max_watches:
             raise ResourceExhausted(
                 f"this node has {self.count} open watches, the most that limits.max_watches allows: try again later",
                 reason="TOO_MANY_WATCHES",
                 retry_after_ms=1000,
             )
+        self.count += 1
+
+    def leave(self) -> None:
+        """Counts one less."""
+        self.count -= 1
+
+    def subscribe(self, key: Key) -> Subscription:
+        """Raises ResourceExhausted."""
+        self.enter()
         subscription = Subscription(key, self._bound)
         self._by_key.setdefault(key, []).append(subscription)
-        self.count += 1
         return subscription
 
     def unsubscribe(self, subscription: Subscription) -> None:
         followers = self._by_key[subscription.key]
         followers.remove(subscription)
-        self.count -= 1
+        self.leave()
         if not followers:
             del self._by_key[subscription.key]
 

@@ -1,11 +1,34 @@
 """Which sagas a SagaFilter selects, said in Python."""
 
+from collections.abc import Mapping
 from datetime import datetime
+from typing import Protocol
 
-from sagad_server.storage.store import SagaFilter, SagaRow
+from sagad_server.storage.store import SagaFilter
 
 
-def selects(selection: SagaFilter, row: SagaRow) -> bool:
+class Selectable(Protocol):
+    """What a filter looks at: a SagaRow, or what stands for one."""
+
+    @property
+    def state(self) -> int: ...
+    @property
+    def definition_id(self) -> str: ...
+    @property
+    def version(self) -> str: ...
+    @property
+    def labels(self) -> Mapping[str, str]: ...
+    @property
+    def create_time(self) -> datetime: ...
+    @property
+    def end_time(self) -> datetime | None: ...
+    @property
+    def parking_mask(self) -> int: ...
+    @property
+    def category(self) -> int: ...
+
+
+def selects(selection: SagaFilter, row: Selectable) -> bool:
     """Whether the saga is among the selected; its namespace is not looked at."""
     return (
         (not selection.states or row.state in selection.states)

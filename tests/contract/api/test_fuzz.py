@@ -24,6 +24,8 @@ from sagad.v1 import admin_service_pb2 as admin
 from sagad.v1 import definition_service_pb2 as definitions
 from sagad.v1 import saga_pb2
 from sagad.v1 import saga_service_pb2 as sagas
+from sagad_server.api.resume_token import resume_token
+from sagad_server.storage.journal import Cursor
 
 SAGA = {"saga_id": "s1"}
 STUCK = {"saga_id": "stuck", "revision": 3, "reason": "by the fuzz", "step_id": "ship"}
@@ -49,6 +51,7 @@ GOOD: list[Message] = [
     sagas.GetSagaRequest(**SAGA),
     sagas.ListSagasRequest(filter=FILTER, page_size=10),
     sagas.WatchSagaRequest(**SAGA, after_revision=2),
+    sagas.WatchSagasRequest(filter=FILTER, resume_token=resume_token(Cursor(0, 0, "memory"))),
     sagas.CompensateSagaRequest(**SAGA, reason="by the fuzz"),
     sagas.CompleteStepRequest(saga_id="waiting", step_id="reserve", completion_token="x", outcome=success({"a": 1})),
     sagas.CompleteStepRequest(
