@@ -1,0 +1,241 @@
+"""The common reader of the journal: how often it reads, for whom, and what it does when it cannot."""
+
+import asyncio
+from collections.abc import AsyncIterator, Coroutine
+from typing import Any
+
+import pytest
+from support.storage import batch, definition, end, start, step
+from support.world import VirtualClock
+
+from sagad_server.domain.errors import OutOfRange, ResourceExhausted, Unavailable
+from sagad_server.engine.journal import Follower, Journal
+from sagad_server.engine.watch import Watches
+from sagad_server.storage.journal import Cursor, JournalPage, JournalRow
+from sagad_server.storage.memory import MemoryStore
+from sagad_server.storage.memory_database import MemoryDatabase
+
+BOUND = 4
+MAX_WATCHES = 3
+
+
+class CountedStore(MemoryStore):
+    """Counts the reads of the journal, and fails them where the test says."""
+
+    def __init__(self, database: MemoryDatabase) -> None:
+        super().__init__(database)
+        self.reads: list[float] = []
+        self.failures: list[Exception] = []
+        self.clock = VirtualClock()
+
+    async def read_journal(self, after: Cursor, limit: int) -> JournalPage:
+        self.reads.append(self.clock.now_s)
+        if self.failures:
+            raise self.failures.pop(0)
+        return await super().read_journal(after, limit)
+
+
+class Node:
+    """A reader on a virtual clock, over a store to which the test commits."""
+
+    def __init__(self) -> None:
+        self.store = CountedStore(MemoryDatabase())
+        self.clock = self.store.clock
+        self.watches = Watches(MAX_WATCHES, BOUND)
+        self.tasks: list[asyncio.Task[None]] = []
+        self.journal = Journal(self.store, self.clock, self.watches, self.spawn, BOUND)
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        self.tasks.append(asyncio.get_running_loop().create_task(work))
+
+    async def follow(self, wants: Any = lambda row: True) -> Follower:
+        follower = await self.journal.follow("default", wants)
+        await self.advance(0)
+        return follower
+
+    async def commit(self, *writes: Any, here: bool = True) -> None:
+        await self.store.commit(batch(*writes))
+        if here:
+            self.journal.wake()
+
+    async def advance(self, seconds: float) -> None:
+        """Lets time pass, with all that happens in it."""
+        until_s = self.clock.now_s + seconds
+        await self._settle()
+        while self.clock.fire_next(until_s):
+            await self._settle()
+
+    async def _settle(self) -> None:
+        for _ in range(20):
+            await asyncio.sleep(0)
+
+    def reads_in(self, seconds: float) -> int:
+        return sum(at > self.clock.now_s - seconds for at in self.store.reads)
+
+
+@pytest.fixture
+async def node() -> AsyncIterator[Node]:
+    node = Node()
+    await node.store.open("node")
+    await node.store.create_definition(definition(), 1_000, 10_000)
+    yield node
+    for task in node.tasks:
+        task.cancel()
+    for ended in await asyncio.gather(*node.tasks, return_exceptions=True):
+        assert ended is None or isinstance(ended, asyncio.CancelledError)
+
+
+def taken(follower: Follower) -> list[tuple[str, int]]:
+    rows = []
+    while (row := follower.take()) is not None:
+        rows.append(name(row))
+    return rows
+
+
+def name(row: JournalRow) -> tuple[str, int]:
+    return row.event.saga_id, row.event.revision
+
+
+async def test_a_commit_of_this_node_is_read_at_once(node: Node) -> None:
+    follower = await node.follow()
+    await node.advance(10)
+    await node.commit(start("a"))
+    await node.advance(0)
+    assert taken(follower) == [("a", 1)]
+
+
+async def test_a_commit_of_another_node_is_read_within_a_quarter_of_a_second(node: Node) -> None:
+    follower = await node.follow()
+    await node.advance(10)
+    await node.commit(start("a"), here=False)
+    await node.advance(0.25)
+    assert taken(follower) == [("a", 1)]
+
+
+async def test_a_storm_of_commits_is_read_together_for_all_followers(node: Node) -> None:
+    followers = [await node.follow() for _ in range(3)]
+    await node.advance(10)
+    seen: list[list[tuple[str, int]]] = [[], [], []]
+    for number in range(1_000):
+        await node.commit(start(f"{number}"))
+        await node.advance(0.001)
+        for rows, follower in zip(seen, followers, strict=True):
+            rows += taken(follower)
+    assert node.reads_in(1) <= 51
+    assert all(rows == seen[0] for rows in seen)
+    assert len(seen[0]) < 1_000, "the followers cannot hold what a read brings, and are to read it themselves"
+
+
+async def test_where_nothing_happens_four_reads_a_second_are_enough(node: Node) -> None:
+    await node.follow()
+    await node.advance(10)
+    assert node.reads_in(5) <= 20
+
+
+async def test_nobody_reads_where_nobody_follows(node: Node) -> None:
+    follower = await node.follow()
+    await node.advance(1)
+    node.journal.unfollow(follower)
+    await node.advance(1)
+    await node.commit(start("a"))
+    await node.advance(10)
+    assert node.reads_in(10) == 0
+    again = await node.follow()
+    await node.commit(step("a", 2))
+    await node.advance(1)
+    assert taken(again) == [("a", 2)]
+
+
+async def test_a_follower_gets_what_it_wants_and_knows_how_far_that_goes(node: Node) -> None:
+    follower = await node.follow(lambda row: row.event.saga_id == "b")
+    for saga in "abc":
+        await node.commit(start(saga))
+    await node.advance(1)
+    assert taken(follower) == [("b", 1)]
+    assert follower.head == await node.store.journal_end()
+
+
+async def test_a_follower_that_is_too_slow_keeps_the_newest_and_knows_since_when(node: Node) -> None:
+    slow = await node.follow()
+    beginning = slow.since
+    for number in range(BOUND):
+        await node.commit(start(f"{number}"))
+    await node.advance(1)
+    assert slow.since == beginning
+    last = await node.store.journal_end()
+    await node.commit(start("new"))
+    await node.advance(1)
+    assert slow.since == last
+    assert taken(slow) == [("new", 1)]
+    rest = await node.journal.read(beginning)
+    assert [name(row) for row in rest.rows if row.cursor <= slow.since] == [(f"{n}", 1) for n in range(BOUND)]
+
+
+async def test_a_store_that_is_away_for_a_moment_delays_and_loses_nothing(node: Node) -> None:
+    follower = await node.follow()
+    node.store.failures = [Unavailable("away")] * 4
+    await node.commit(start("a"))
+    await node.advance(2)
+    assert taken(follower) == [("a", 1)]
+
+
+async def test_a_store_that_stays_away_is_told_of_and_asked_no_more(node: Node) -> None:
+    follower = await node.follow()
+    node.store.failures = [Unavailable("away")] * 100
+    await node.advance(10)
+    with pytest.raises(Unavailable):
+        follower.take()
+    assert len(node.store.failures) >= 90
+
+
+@pytest.mark.parametrize("error", [OutOfRange("gone"), ZeroDivisionError("a bug")])
+async def test_what_the_reader_fails_with_ends_the_streams_and_not_the_node(node: Node, error: Exception) -> None:
+    follower = await node.follow()
+    node.store.failures = [error]
+    await node.advance(1)
+    await follower.ready()
+    with pytest.raises(type(error)):
+        follower.take()
+    assert await node.follow() is not None
+
+
+async def test_one_that_was_told_of_a_failure_gets_nothing_from_behind_the_gap(node: Node) -> None:
+    follower = await node.follow()
+    node.store.failures = [OutOfRange("gone")]
+    await node.advance(1)
+    await node.commit(start("missed"))
+    again = await node.follow()
+    await node.commit(start("a"))
+    await node.advance(1)
+    assert taken(again) == [("a", 1)]
+    with pytest.raises(OutOfRange):
+        follower.take()
+
+
+async def test_those_who_miss_what_is_purged_are_told(node: Node) -> None:
+    follower = await node.follow()
+    other = await node.journal.follow("other", lambda row: False)
+    await node.advance(1)
+    await node.commit(start("a"), here=False)
+    await node.commit(end("a", 2), here=False)
+    node.store.database.journal.purge({("default", "a")})
+    await node.advance(1)
+    with pytest.raises(OutOfRange, match="'default'"):
+        follower.take()
+    assert other.take() is None
+
+
+async def test_followers_count_as_watches(node: Node) -> None:
+    followers = [await node.follow() for _ in range(MAX_WATCHES)]
+    with pytest.raises(ResourceExhausted):
+        await node.follow()
+    node.journal.unfollow(followers[0])
+    assert node.watches.count == MAX_WATCHES - 1
+    await node.follow()
+
+
+async def test_one_that_cannot_begin_is_not_counted(node: Node) -> None:
+    node.store.die()
+    with pytest.raises(Unavailable):
+        await node.follow()
+    assert node.watches.count == 0
