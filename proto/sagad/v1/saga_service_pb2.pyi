@@ -415,7 +415,39 @@ Global___WatchSagasRequest: _TypeAlias = WatchSagasRequest  # noqa: Y015
 
 @_typing.final
 class WatchSagasResponse(_message.Message):
-    """WatchSagasResponse is one message of a watch of many sagas. The first one is a heartbeat."""
+    """WatchSagasResponse is one message of a watch of many sagas. The first one comes as soon as the watch has begun."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESUME_TOKEN_FIELD_NUMBER: _builtins.int
+    EVENTS_FIELD_NUMBER: _builtins.int
+    resume_token: _builtins.str
+    """resume_token up to which the watcher knows everything after this message: resume with it, at any node. It is good until
+    something behind it is purged.
+    """
+    @_builtins.property
+    def events(self) -> _containers.RepeatedCompositeFieldContainer[Global___WatchedEvent]:
+        """events that there are to tell, in order; at most 64. None is a heartbeat: nothing that the filter selects has happened,
+        and the stream is alive.
+        """
+
+    def __init__(
+        self,
+        *,
+        resume_token: _builtins.str = ...,
+        events: _abc.Iterable[Global___WatchedEvent] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["events", b"events", "resume_token", b"resume_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WatchSagasResponse: _TypeAlias = WatchSagasResponse  # noqa: Y015
+
+@_typing.final
+class WatchedEvent(_message.Message):
+    """WatchedEvent is a transition of one of many sagas."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -439,49 +471,39 @@ class WatchSagasResponse(_message.Message):
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-    RESUME_TOKEN_FIELD_NUMBER: _builtins.int
     EVENT_FIELD_NUMBER: _builtins.int
-    HEARTBEAT_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     LABELS_FIELD_NUMBER: _builtins.int
+    RESUME_TOKEN_FIELD_NUMBER: _builtins.int
     resume_token: _builtins.str
-    """resume_token up to which the watcher knows everything after this message: resume with it, at any node. It is good until
-    something behind it is purged.
-    """
+    """resume_token to go on with behind this very event."""
     @_builtins.property
     def event(self) -> _saga_pb2.SagaEvent:
-        """event is a transition, without payloads: ListSagaEvents has them."""
-
-    @_builtins.property
-    def heartbeat(self) -> Global___Heartbeat:
-        """heartbeat: nothing that the filter selects has happened, the stream is alive."""
+        """event is the transition, without payloads: ListSagaEvents has them."""
 
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
-        """create_time of the event's saga."""
+        """create_time of its saga."""
 
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """labels of the event's saga."""
+        """labels of its saga."""
 
     def __init__(
         self,
         *,
-        resume_token: _builtins.str = ...,
         event: _saga_pb2.SagaEvent | None = ...,
-        heartbeat: Global___Heartbeat | None = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
         labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        resume_token: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "event", b"event", "heartbeat", b"heartbeat", "update", b"update"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "event", b"event"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "event", b"event", "heartbeat", b"heartbeat", "labels", b"labels", "resume_token", b"resume_token", "update", b"update"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "event", b"event", "labels", b"labels", "resume_token", b"resume_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_update: _TypeAlias = _typing.Literal["event", "heartbeat"]  # noqa: Y015
-    _WhichOneofArgType_update: _TypeAlias = _typing.Literal["update", b"update"]  # noqa: Y015
-    def WhichOneof(self, oneof_group: _WhichOneofArgType_update) -> _WhichOneofReturnType_update | None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___WatchSagasResponse: _TypeAlias = WatchSagasResponse  # noqa: Y015
+Global___WatchedEvent: _TypeAlias = WatchedEvent  # noqa: Y015
 
 @_typing.final
 class Heartbeat(_message.Message):

@@ -1,44 +1,30 @@
 """One stream of the transitions of all sagas that a filter selects, over all nodes: none missing, none twice."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
-from datetime import datetime
+from collections.abc import Awaitable, Callable, Sequence
 
 import structlog
-from google.protobuf.message import DecodeError
 
-from sagad.storage.v1 import storage_pb2
 from sagad.v1.saga_pb2 import SagaEvent
-from sagad.v1.saga_service_pb2 import Heartbeat, WatchSagasResponse
+from sagad.v1.saga_service_pb2 import WatchedEvent, WatchSagasResponse
 from sagad_server.api.conversions import event_message
+from sagad_server.api.paging import MAX_PAGE_BYTES
 from sagad_server.api.resume_token import resume_token
+from sagad_server.api.saga_then import SagaThen
 from sagad_server.api.watch import stopping
-from sagad_server.domain.states import ENDED
 from sagad_server.engine.engine import Engine
 from sagad_server.engine.journal import Follower, purged
 from sagad_server.storage.journal import Cursor, JournalRow
 from sagad_server.storage.selection import selects
 from sagad_server.storage.store import SagaFilter
 
+_MOST_EVENTS = 64
+"""In one message."""
+
 log = structlog.get_logger(__name__)
 
 Send = Callable[[WatchSagasResponse], Awaitable[object]]
 """Returns when the client has room for more."""
-
-
-@dataclass(slots=True)
-class _SagaThen:
-    """What a filter looks at: a saga as a transition left it."""
-
-    state: int
-    definition_id: str
-    version: str
-    labels: Mapping[str, str]
-    parking_mask: int
-    category: int
-    create_time: datetime
-    end_time: datetime | None
 
 
 class WatchSagas:
@@ -70,7 +56,7 @@ class WatchSagas:
                 await self._read_page(follower)  # in any case: the place may be no more
                 while self._cursor < follower.since:
                     await self._read_page(follower)
-            await self._beat()
+            await self._write(WatchSagasResponse())
             while True:
                 await self._go_on(follower)
         finally:
@@ -79,42 +65,49 @@ class WatchSagas:
     async def _go_on(self, follower: Follower) -> None:
         if self._cursor < follower.since:
             await self._read_page(follower)
-            return
-        row = follower.take()
-        if row is not None:
-            await self._tell(row)
-            return
-        self._cursor = max(self._cursor, follower.head)
-        if follower.closed:
-            raise stopping()
+        elif rows := follower.take(_MOST_EVENTS):
+            await self._tell(rows)
+        else:
+            self._cursor = max(self._cursor, follower.head)
+            if follower.closed:
+                raise stopping()
+            await self._wait(follower)
+
+    async def _wait(self, follower: Follower) -> None:
         try:
             async with asyncio.timeout(self._heartbeat_s):
                 await follower.ready()
         except TimeoutError:
             self._cursor = max(self._cursor, follower.head)
-            await self._beat()
+            await self._write(WatchSagasResponse())
 
     async def _read_page(self, follower: Follower) -> None:
         since = follower.since  # can be read, and there may be more by the time that the page is
         page = await self._engine.journal.read(self._cursor)
         if self._namespace in page.purged:
             raise purged(self._namespace)
-        for row in [row for row in page.rows if self._wants(row)]:
-            await self._tell(row)
+        wanted = [row for row in page.rows if self._wants(row)]
+        for first in range(0, len(wanted), _MOST_EVENTS):
+            await self._tell(wanted[first : first + _MOST_EVENTS])
         self._cursor = page.cursor if page.more else max(page.cursor, since)
         if asyncio.get_running_loop().time() - self._sent_at > self._heartbeat_s:
-            await self._beat()
+            await self._write(WatchSagasResponse())
 
-    async def _tell(self, row: JournalRow) -> None:
-        if row.cursor <= self._cursor:
-            return
-        self._cursor = row.cursor
-        message = WatchSagasResponse(event=_event(row), labels=row.labels)
-        message.create_time.FromDatetime(row.create_time)
-        await self._write(message)
-
-    async def _beat(self) -> None:
-        await self._write(WatchSagasResponse(heartbeat=Heartbeat()))
+    async def _tell(self, rows: Sequence[JournalRow]) -> None:
+        """Tells those that the client does not know."""
+        message, size = WatchSagasResponse(), 0
+        for row in rows:
+            if row.cursor <= self._cursor:
+                continue
+            watched = _watched(row)
+            size += watched.ByteSize()
+            if message.events and size > MAX_PAGE_BYTES:
+                await self._write(message)
+                message, size = WatchSagasResponse(), watched.ByteSize()
+            self._cursor = row.cursor
+            message.events.append(watched)
+        if message.events:
+            await self._write(message)
 
     async def _write(self, message: WatchSagasResponse) -> None:
         message.resume_token = resume_token(self._cursor)
@@ -124,32 +117,13 @@ class WatchSagas:
     def _wants(self, row: JournalRow) -> bool:
         if row.event.namespace != self._namespace:
             return False
-        return self._selects_all or selects(self._selection, _saga_then(row))
+        return self._selects_all or selects(self._selection, SagaThen(row))
 
 
-def _saga_then(row: JournalRow) -> _SagaThen:
-    state = _state(row)
-    end_time = None
-    if state in ENDED:
-        # Once it has left its end, its row tells nothing of that end, but then the transition was what made it.
-        end_time = min(row.end_time or row.event.time, row.event.time)
-    return _SagaThen(
-        state=state,
-        definition_id=row.definition_id,
-        version=row.version,
-        labels=row.labels,
-        parking_mask=row.parking_mask,
-        category=row.category,
-        create_time=row.create_time,
-        end_time=end_time,
-    )
-
-
-def _state(row: JournalRow) -> int:
-    try:
-        return storage_pb2.EventRecord.FromString(row.event.body).state
-    except DecodeError:
-        return 0
+def _watched(row: JournalRow) -> WatchedEvent:
+    watched = WatchedEvent(event=_event(row), labels=row.labels, resume_token=resume_token(row.cursor))
+    watched.create_time.FromDatetime(row.create_time)
+    return watched
 
 
 def _event(row: JournalRow) -> SagaEvent:

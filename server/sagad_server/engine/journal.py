@@ -70,13 +70,11 @@ class Follower:
         self.closed = True
         self._ready.set()
 
-    def take(self) -> JournalRow | None:
-        """The oldest one in hand. Raises what the common reader has failed with."""
-        if self._rows:
-            return self._rows.popleft()
-        if self._error is not None:
+    def take(self, limit: int) -> list[JournalRow]:
+        """The oldest in hand, at most `limit`. Raises what the common reader has failed with."""
+        if self._error is not None and not self._rows:
             raise self._error
-        return None
+        return [self._rows.popleft() for _ in range(min(limit, len(self._rows)))]
 
     async def ready(self) -> None:
         """Returns when there is something to take, or nothing will come."""

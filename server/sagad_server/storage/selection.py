@@ -36,9 +36,9 @@ def selects(selection: SagaFilter, row: Selectable) -> bool:
         and selection.version in ("", row.version)
         and all(row.labels.get(name) == value for name, value in selection.labels.items())
         and _within(row.create_time, selection.create_time_min, selection.create_time_max)
-        and _within(row.end_time, selection.end_time_min, selection.end_time_max)
         and (not selection.parking_mask or bool(row.parking_mask & selection.parking_mask))
         and (not selection.categories or row.category in selection.categories)
+        and _within(row.end_time, selection.end_time_min, selection.end_time_max)
     )
 
 

@@ -8,8 +8,9 @@ import grpc
 import pytest
 from support.scripted_participant import ScriptedParticipant, failure
 from support.server import Server, chain, eventually, refused, running_server
+from support.watching import journal, numbers, watching
 
-from sagad.v1 import common_pb2, saga_pb2
+from sagad.v1 import saga_pb2
 from sagad.v1 import saga_service_pb2 as pb
 from sagad.v1.admin_service_pb2 import PurgeSagasRequest
 from sagad_server.api.resume_token import read_resume_token, resume_token
@@ -18,12 +19,7 @@ from sagad_server.storage.journal import Cursor
 from sagad_server.storage.memory import MemoryStore
 from sagad_server.storage.store import SagaFilter, Store
 
-RUNNING, COMPENSATING, PARKED = (
-    saga_pb2.SAGA_STATE_RUNNING,
-    saga_pb2.SAGA_STATE_COMPENSATING,
-    saga_pb2.SAGA_STATE_PARKED,
-)
-SUCCEEDED, COMPENSATED = saga_pb2.SAGA_STATE_SUCCEEDED, saga_pb2.SAGA_STATE_COMPENSATED
+SUCCEEDED = saga_pb2.SAGA_STATE_SUCCEEDED
 
 
 @pytest.fixture(autouse=True)
@@ -31,72 +27,9 @@ async def _order(server: Server) -> None:
     await server.create(chain("reserve", "charge", "ship"))
 
 
-class Stream:
-    """A watch that has begun."""
-
-    def __init__(self, call: Any) -> None:
-        self.call = call
-        self.token = ""
-
-    async def next(self) -> pb.WatchSagasResponse:
-        """The next message that is no heartbeat."""
-        while True:
-            message: pb.WatchSagasResponse = await self.call.read()
-            assert message is not grpc.aio.EOF
-            assert message.resume_token
-            self.token = message.resume_token
-            if message.HasField("event"):
-                return message
-
-    async def take(self, count: int) -> list[saga_pb2.SagaEvent]:
-        return [(await self.next()).event for _ in range(count)]
-
-    async def until(self, saga_id: str, revision: int) -> None:
-        """Reads up to this event."""
-        while (event := (await self.next()).event) and (event.saga_id, event.revision) != (saga_id, revision):
-            pass
-
-    async def until_heartbeat(self) -> list[saga_pb2.SagaEvent]:
-        """Of a watch that was resumed: what there was to read when it began."""
-        events = []
-        while (message := await self.call.read()).HasField("event"):
-            events.append(message.event)
-        return events
-
-
-async def watching(server: Server, resume_token: str = "", namespace: str = "", **selection: Any) -> Stream:
-    """A watch, once it has told that it begins."""
-    request = pb.WatchSagasRequest(
-        namespace=namespace, filter=saga_pb2.SagaFilter(**selection), resume_token=resume_token
-    )
-    stream = Stream(server.sagas.WatchSagas(request))
-    if not resume_token:
-        first = await stream.call.read()
-        assert first.HasField("heartbeat")
-        stream.token = first.resume_token
-    return stream
-
-
-async def journal(server: Server, saga_id: str, **fields: Any) -> list[saga_pb2.SagaEvent]:
-    request = pb.ListSagaEventsRequest(saga_id=saga_id, page_size=1000, **fields)
-    return list((await server.sagas.ListSagaEvents(request)).events)
-
-
 async def undone(server: Server, saga_id: str, **fields: Any) -> saga_pb2.Saga:
     server.participant.script("do_ship", failure())
     return await server.start(saga_id=saga_id, wait=True, **fields)
-
-
-async def parked(server: Server, saga_id: str, **fields: Any) -> saga_pb2.Saga:
-    server.participant.script("do_charge", failure())
-    server.participant.script("undo_reserve", failure())
-    saga = await server.start(saga_id=saga_id, wait=True, **fields)
-    assert saga.state == PARKED
-    return saga
-
-
-def numbers(events: list[saga_pb2.SagaEvent]) -> list[tuple[str, int]]:
-    return [(event.saga_id, event.revision) for event in events]
 
 
 async def test_a_watch_begins_now_and_brings_the_events_of_all_sagas(server: Server) -> None:
@@ -110,16 +43,16 @@ async def test_a_watch_begins_now_and_brings_the_events_of_all_sagas(server: Ser
     assert events == [*first, *second]
 
 
-async def test_a_message_has_the_facts_of_its_saga(server: Server) -> None:
+async def test_an_event_comes_with_the_facts_of_its_saga(server: Server) -> None:
     stream = await watching(server)
     saga = await server.start(saga_id="s1", labels={"region": "north"}, wait=True)
     for _ in range(4):
-        message = await stream.next()
-        assert dict(message.labels) == {"region": "north"}
-        assert message.create_time == saga.create_time
+        watched = await stream.next()
+        assert dict(watched.labels) == {"region": "north"}
+        assert watched.create_time == saga.create_time
 
 
-async def test_a_watch_goes_on_behind_any_of_its_messages(server: Server) -> None:
+async def test_a_watch_goes_on_behind_any_of_its_events(server: Server) -> None:
     stream = await watching(server)
     tokens = [stream.token]
     await server.start(saga_id="s1", wait=True)
@@ -166,76 +99,6 @@ async def test_watches_that_begin_and_resume_at_any_moment_see_every_transition_
         assert [revision for saga_id, revision in first if saga_id == saga] == [1, 2, 3, 4]
 
 
-async def test_a_filter_is_held_against_each_saga_as_the_transition_left_it(server: Server) -> None:
-    await server.create(chain("reserve", version="2.0.0"))
-    await server.create(chain("reserve"), "other")
-    stream = await watching(server)
-    beginning = stream.token
-    await server.start(saga_id="north", labels={"region": "north", "tier": "gold"}, version="1.0.0", wait=True)
-    await undone(server, "undone", version="1.0.0", labels={"region": "south"})
-    await parked(server, "parked", version="1.0.0")
-    await server.start(saga_id="new", wait=True)
-    await server.start(saga_id="elsewhere", namespace="other", wait=True)
-    await server.start(saga_id="last", version="2.0.0", wait=True)
-    await stream.until("last", 2)
-    journals = {name: await journal(server, name) for name in ("north", "undone", "parked", "new", "last")}
-    everything = [event for events in journals.values() for event in events]
-    turn = next(event.revision for event in journals["undone"] if event.HasField("failure"))
-    times = {name: events[0].time for name, events in journals.items()}
-
-    async def seen(namespace: str = "", **selection: Any) -> list[tuple[str, int]]:
-        again = await watching(server, beginning, namespace, **selection)
-        events = await again.until_heartbeat()
-        again.call.cancel()
-        return numbers(events)
-
-    def of(*names: str) -> list[tuple[str, int]]:
-        return numbers([event for event in everything if event.saga_id in names])
-
-    def left(*states: saga_pb2.SagaState.ValueType) -> list[tuple[str, int]]:
-        return numbers([event for event in everything if event.state in states])
-
-    assert await seen() == numbers(everything)
-    assert await seen("other") == [("elsewhere", 1), ("elsewhere", 2)]
-    assert await seen(states=[SUCCEEDED]) == left(SUCCEEDED) == [("north", 4), ("new", 2), ("last", 2)]
-    assert await seen(states=[COMPENSATING, PARKED]) == left(COMPENSATING, PARKED)
-    assert await seen(version="1.0.0") == of("north", "undone", "parked")
-    assert await seen(definition_id="order") == numbers(everything)
-    assert await seen(definition_id="other") == []
-    assert await seen(labels={"region": "north"}) == of("north")
-    assert await seen(labels={"region": "north", "tier": "silver"}) == []
-    assert await seen(create_time_min=times["parked"]) == of("parked", "new", "last")
-    assert await seen(create_time_min=times["undone"], create_time_max=times["parked"]) == of("undone")
-    south, business = {"region": "south"}, [common_pb2.FAILURE_CATEGORY_BUSINESS]
-    assert await seen(categories=business, labels=south) == [each for each in of("undone") if each[1] >= turn]
-    assert await seen(parking_reasons=[saga_pb2.PARKING_REASON_COMPENSATION_REFUSED]) == of("parked")[-1:]
-    assert await seen(parking_reasons=[saga_pb2.PARKING_REASON_STEP_REFUSED]) == []
-    assert await seen(states=[COMPENSATED], labels=south) == of("undone")[-1:]
-
-
-async def test_a_filter_by_end_time_selects_what_left_a_saga_ended(server: Server) -> None:
-    stream = await watching(server)
-    beginning = stream.token
-    await server.start(saga_id="s1", wait=True)
-    await server.start(saga_id="s2", wait=True)
-    await server.sagas.CompensateSaga(pb.CompensateSagaRequest(saga_id="s1"))
-    await server.settled("s1")
-    first, second = await journal(server, "s1"), await journal(server, "s2")
-    await stream.until("s1", first[-1].revision)
-
-    async def seen(**selection: Any) -> list[tuple[str, int]]:
-        again = await watching(server, beginning, **selection)
-        events = await again.until_heartbeat()
-        again.call.cancel()
-        return numbers(events)
-
-    ends = [("s1", 4), ("s2", 4), ("s1", first[-1].revision)]
-    assert await seen(end_time_min=first[3].time) == ends
-    assert await seen(end_time_min=first[3].time, end_time_max=second[3].time) == ends[:1]
-    assert await seen(end_time_max=first[-1].time) == ends[:2]
-    assert await seen(end_time_min=first[-1].time) == ends[2:]
-
-
 async def test_heartbeats_bring_tokens_that_go_on_with_the_journal(server: Server) -> None:
     everything = await watching(server)
     told: asyncio.Queue[pb.WatchSagasResponse] = asyncio.Queue()
@@ -245,7 +108,7 @@ async def test_heartbeats_bring_tokens_that_go_on_with_the_journal(server: Serve
     await server.start(saga_id="s1", wait=True)
     await everything.until("s1", 4)
     while (message := await told.get()).resume_token != everything.token:
-        assert message.HasField("heartbeat")
+        assert not message.events
     running.cancel()
     again = await watching(server, message.resume_token)
     assert await again.until_heartbeat() == []
@@ -306,6 +169,27 @@ async def test_a_stopping_node_ends_watches_with_the_plea_to_come_back(server: S
     assert server.engine.watches.count == 0
 
 
+async def test_a_message_holds_many_events_if_there_are_many_and_never_too_many(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stream = await watching(server)
+    beginning = stream.token
+    await asyncio.gather(*(server.start(saga_id=f"s{number}", wait=True) for number in range(25)))
+    events = await stream.take(100)
+
+    async def told() -> list[pb.WatchSagasResponse]:
+        again = await watching(server, beginning)
+        messages = [await again.message()]
+        while sum(len(message.events) for message in messages) < len(events):
+            messages.append(await again.message())
+        assert [watched.event for message in messages for watched in message.events] == events
+        return messages
+
+    assert 1 < max(len(message.events) for message in await told()) <= 64
+    monkeypatch.setattr("sagad_server.api.watch_sagas.MAX_PAGE_BYTES", 1_000)
+    assert all(message.ByteSize() < 1_200 for message in await told())
+
+
 async def test_what_cannot_be_read_hides_nothing_else(participant: ScriptedParticipant) -> None:
     store = MemoryStore()
     async with running_server(store, participant) as server:
@@ -340,7 +224,7 @@ class TestOnASmallServer:
 
         async def send(message: pb.WatchSagasResponse) -> None:
             told.append(message)
-            if message.HasField("event"):
+            if message.events:
                 await room.wait()
 
         running = asyncio.create_task(watch(server, send).run(None))
@@ -348,16 +232,17 @@ class TestOnASmallServer:
         for number in range(20):
             await server.start(saga_id=f"s{number}", wait=True)
         (follower,) = server.engine.journal._followers
-        await eventually(lambda: follower.since > follower_start(told))
+        await eventually(lambda: follower.since > place(told[-1]))
+        assert len(told) == 2
         room.set()
-        await eventually(lambda: len(told) == 81)
+        await eventually(lambda: sum(len(message.events) for message in told) == 80)
         running.cancel()
-        events = [message.event for message in told[1:]]
+        events = [watched.event for message in told for watched in message.events]
         assert numbers(events) == [(f"s{number}", revision) for number in range(20) for revision in range(1, 5)]
 
 
-def follower_start(told: list[pb.WatchSagasResponse]) -> Cursor:
-    cursor = read_resume_token(told[-1].resume_token)
+def place(message: pb.WatchSagasResponse) -> Cursor:
+    cursor = read_resume_token(message.resume_token)
     assert cursor is not None
     return cursor
 

@@ -5,8 +5,8 @@ import asyncio
 from support.rows import holding, until
 from support.scripted_participant import scripted_participant
 from support.server import chain, running_server
+from support.watching import numbers, watching
 
-from sagad.v1 import saga_service_pb2 as pb
 from sagad_server.engine.records import encode_incident
 from sagad_server.storage.journal import Cursor
 from sagad_server.storage.postgres import PostgresSettings, PostgresStore
@@ -27,20 +27,16 @@ async def test_nothing_overtakes_a_transition_that_another_node_commits_late(pos
         await server.create(chain("reserve"))
         await server.start(saga_id="first", wait=True)
         await until(lambda: all_is_readable(store))
-        stream = server.sagas.WatchSagas(pb.WatchSagasRequest())
-        begun = await stream.read()
+        stream = await watching(server)
         async with holding(postgres_dsn, OTHER_NODE, encode_incident("i", "late")) as other:
             await server.start(saga_id="second", wait=True)
-            waiting = asyncio.ensure_future(stream.read())
-            again = server.sagas.WatchSagas(pb.WatchSagasRequest(resume_token=begun.resume_token))
-            caught_up = await again.read()
+            waiting = asyncio.ensure_future(stream.take(3))
+            again = await watching(server, stream.token)
+            assert await again.until_heartbeat() == []
             await asyncio.wait([waiting], timeout=0.6)  # several reads find nothing that may be told
             assert not waiting.done()
-            assert caught_up.HasField("heartbeat")
             await other.execute("COMMIT")
-        told = [await waiting, await stream.read(), await stream.read()]
-        told_again = [await again.read() for _ in range(3)]
+        events = await waiting
+        assert await again.take(3) == events
 
-    events = [(message.event.saga_id, message.event.revision) for message in told]
-    assert events == [("first", 3), ("second", 1), ("second", 2)]
-    assert told_again == told
+    assert numbers(events) == [("first", 3), ("second", 1), ("second", 2)]

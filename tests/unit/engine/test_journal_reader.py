@@ -86,10 +86,7 @@ async def node() -> AsyncIterator[Node]:
 
 
 def taken(follower: Follower) -> list[tuple[str, int]]:
-    rows = []
-    while (row := follower.take()) is not None:
-        rows.append(name(row))
-    return rows
+    return [name(row) for row in follower.take(1_000)]
 
 
 def name(row: JournalRow) -> tuple[str, int]:
@@ -184,7 +181,7 @@ async def test_a_store_that_stays_away_is_told_of_and_asked_no_more(node: Node) 
     node.store.failures = [Unavailable("away")] * 100
     await node.advance(10)
     with pytest.raises(Unavailable):
-        follower.take()
+        follower.take(1)
     assert len(node.store.failures) >= 90
 
 
@@ -195,7 +192,7 @@ async def test_what_the_reader_fails_with_ends_the_streams_and_not_the_node(node
     await node.advance(1)
     await follower.ready()
     with pytest.raises(type(error)):
-        follower.take()
+        follower.take(1)
     assert await node.follow() is not None
 
 
@@ -209,7 +206,7 @@ async def test_one_that_was_told_of_a_failure_gets_nothing_from_behind_the_gap(n
     await node.advance(1)
     assert taken(again) == [("a", 1)]
     with pytest.raises(OutOfRange):
-        follower.take()
+        follower.take(1)
 
 
 async def test_those_who_miss_what_is_purged_are_told(node: Node) -> None:
@@ -221,8 +218,8 @@ async def test_those_who_miss_what_is_purged_are_told(node: Node) -> None:
     node.store.database.journal.purge({("default", "a")})
     await node.advance(1)
     with pytest.raises(OutOfRange, match="'default'"):
-        follower.take()
-    assert other.take() is None
+        follower.take(1)
+    assert other.take(1) == []
 
 
 async def test_followers_count_as_watches(node: Node) -> None:
