@@ -7,12 +7,17 @@ os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
 
 from collections.abc import Iterator
 
+import grpc.aio
 import pytest
 from support.postgres import database, embedded_postgres, postgres_server
 
 from sagad_server.embedded import EmbeddedPostgres
 
 pytest_plugins = ["support.skips"]
+
+# When its last object goes, gRPC's asyncio stack joins its poller thread, from within the loop; a call that is still
+# open then hangs both. So the stack stays for as long as the process.
+grpc.aio.init_grpc_aio()
 
 
 @pytest.fixture(scope="session")

@@ -44,6 +44,15 @@ class Admin:
         response = await self._connection.call(self._stub.ListParticipants, pb.ListParticipantsRequest())
         return response.participants
 
+    async def nodes(self) -> Sequence[pb.Node]:
+        """The nodes that serve the database, and the last ones of their names that do no more."""
+        return (await self._connection.call(self._stub.ListNodes, pb.ListNodesRequest())).nodes
+
+    async def drain(self, node_name: str) -> None:
+        """Stop a node as SIGTERM does. Raises NotFound. Called once: asked again, it may meet the successor."""
+        request = pb.DrainNodeRequest(node_name=node_name)
+        await self._connection.call(self._stub.DrainNode, request, repeat=Repeat.NEVER)
+
     async def purge(
         self, filter: SagaFilter | None = None, *, limit: int = 0, dry_run: bool = False
     ) -> pb.PurgeSagasResponse:

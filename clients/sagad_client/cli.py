@@ -128,6 +128,8 @@ _add(definition_app, None, definitions.delete, "delete", "definition delete orde
 _add(app, _SERVER, server.info, "info", "info")
 _add(app, _SERVER, server.health, "health", "health && echo fine")
 _add(app, _SERVER, server.participants, "participants", "participants")
+_add(app, _SERVER, server.nodes, "nodes", "nodes")
+_add(app, _SERVER, server.drain, "drain", "drain node-2")
 _add(
     app,
     _SERVER,

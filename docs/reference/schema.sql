@@ -46,11 +46,14 @@ CREATE TABLE sagad.nodes (
     start_time timestamp with time zone NOT NULL DEFAULT now(),
     loading_namespaces text[] NOT NULL DEFAULT '{}'::text[],
     loading_saga_ids text[] NOT NULL DEFAULT '{}'::text[],
+    address text NOT NULL DEFAULT ''::text,
     CONSTRAINT nodes_node_name_incarnation_key UNIQUE (node_name, incarnation),
     CONSTRAINT nodes_pkey PRIMARY KEY (instance_id)
 );
+CREATE INDEX nodes_live ON sagad.nodes USING btree (node_name) WHERE (state = 1);
 COMMENT ON COLUMN sagad.nodes.lease IS 'grows while the node lives';
 COMMENT ON COLUMN sagad.nodes.loading_saga_ids IS 'what is being loaded or decided just now, with loading_namespaces';
+COMMENT ON COLUMN sagad.nodes.address IS 'where other nodes reach this one; empty until it is announced';
 
 CREATE TABLE sagad.saga (
     uid uuid NOT NULL,

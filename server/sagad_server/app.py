@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import signal
+import socket
 from collections.abc import Coroutine
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -13,14 +14,16 @@ import structlog
 from sagad_server.api.admin_service import AdminService, ServerInfo
 from sagad_server.api.definition_service import DefinitionService
 from sagad_server.api.health import Health
+from sagad_server.api.peers import Peers
 from sagad_server.api.saga_service import SagaService
-from sagad_server.api.server import SERVICES, build_server, listen
+from sagad_server.api.server import SERVICES, add_services, listen, new_server, peer_credentials
 from sagad_server.config import Config
 from sagad_server.domain.errors import Unavailable
 from sagad_server.engine.commands import Commands
 from sagad_server.engine.definitions import Definitions
 from sagad_server.engine.engine import Engine, Settings
 from sagad_server.engine.loader import Loader
+from sagad_server.engine.membership import Membership
 from sagad_server.engine.recovery import Recovery
 from sagad_server.engine.tokens import Tokens
 from sagad_server.http_server import HttpServer
@@ -51,61 +54,92 @@ class App:
         self._store = store
         self._tasks: set[asyncio.Task[None]] = set()
         self._stopping = asyncio.Event()
+        self._stopped = False
         self._failure: BaseException | None = None
 
     async def start(self) -> None:
-        """Serves once this returns. Raises NodeAlreadyRunning, SchemaTooNew, ListenError, Unavailable."""
+        """Serves once this returns. Raises SchemaTooNew, ListenError, Unavailable."""
+        self._peers = Peers(peer_credentials(self.config.grpc))
+        self._server = new_server(self.config.grpc, self.metrics, self._peers)
+        try:
+            await self._start()
+        except BaseException:
+            await self._server.stop(None)
+            raise
+
+    async def _start(self) -> None:
         config = self.config
-        self.store = self._store or PostgresStore(_postgres_settings(config), on_lock_lost=self._lock_lost)
-        node = await self._open_store()
+        # First of all: who cannot listen must not push anybody aside.
+        self.address = peer_address = listen(self._server, config.grpc, config.grpc.address)
+        if config.node.peer_address:
+            peer_address = listen(self._server, config.grpc, config.node.peer_address)
         clock, random = SystemClock(), SystemRandom()
+        self.store = self._store or PostgresStore(_postgres_settings(config))
+        self._peers.store = lambda: self.store
+        membership = Membership(self.store, clock, random, config.node.lease)
+        node = await self._join(membership)
         tokens = Tokens(await self.store.secret(_COMPLETION_SECRET))
         self.transport = GrpcTransport(_participants(config), self.metrics)
         self.engine = Engine(
-            self.store, clock, random, self.transport, self.metrics, tokens, _settings(config), self._spawn
+            self.store,
+            clock,
+            random,
+            self.transport,
+            self.metrics,
+            tokens,
+            _settings(config),
+            self._spawn,
+            lambda: membership.holds_lease,
         )
         definitions = Definitions(self.store)
         loader = Loader(definitions, clock)
         commands = Commands(self.engine, definitions, loader)
-        recovery = Recovery(self.engine, loader)
+        recovery = Recovery(self.engine, loader, membership)
+        recovery.adopt(node.suspects)
         self._health = Health(SERVICES)
         limits = config.validation_limits()
         names = self.transport.configs
-        self._server = build_server(
-            config.grpc,
+        info = _server_info(config, node)
+        add_services(
+            self._server,
             SagaService(self.engine, commands, loader, limits),
             DefinitionService(self.store, definitions, self.transport, names, limits),
-            AdminService(self.engine, self.transport, names, self.metrics, _server_info(config, node), limits),
+            AdminService(
+                self.engine, self.transport, names, self.metrics, info, limits, self._peers, self._stopping.set
+            ),
             self._health,
-            self.metrics,
         )
         self._gauges(recovery)
         self._serving = False
         self._http = HttpServer(config.http.address, self.metrics.registry, lambda: self._serving)
         self.http_port = self._http.port
-        self.address = listen(self._server, config.grpc)
         await self._server.start()
         self._http.start()
+        await self.store.announce(config.node.advertised or _reachable(peer_address))
         self._spawn(self.engine.writer.run())
-        self._spawn(recovery.run(node.instance_id, node.suspects))
+        self._spawn(membership.run(recovery))
+        self._spawn(recovery.run())
         self._spawn(watch_health(self.store, self.engine.writer, self._tell_health))
         self._spawn(count(self.store, definitions, self.metrics))
         self._spawn(clean_up(self.store, config))
         self._tell_health(True)
         log.info("serving", grpc=self.address, http_port=self.http_port, node=node.node_name)
 
-    async def _open_store(self) -> Node:
+    async def _join(self, membership: Membership) -> Node:
         """Waits for PostgreSQL for a bounded time."""
         loop = asyncio.get_running_loop()
         give_up_at = loop.time() + _WAIT_FOR_POSTGRES_S
         while True:
             try:
-                return await self.store.open(self.config.node.name)
+                await membership.join(self.config.node.name)
             except Unavailable as error:
                 if error.reason == "DATABASE_REFUSED" or loop.time() > give_up_at:
                     raise
                 log.warning("waiting for PostgreSQL", error=str(error))
                 await asyncio.sleep(1)
+            else:
+                assert membership.node is not None
+                return membership.node
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
@@ -122,9 +156,6 @@ class App:
         log.critical("a part of this node failed: it stops", exc_info=error)
         self._failure = self._failure or error
         self._stopping.set()
-
-    def _lock_lost(self) -> None:
-        self._fail(RuntimeError("another process serves this database now"))
 
     def _tell_health(self, healthy: bool) -> None:
         self._serving = healthy and not self.engine.draining
@@ -145,6 +176,11 @@ class App:
             metrics.gauge("sagad_pool_connections_idle", "Those that are idle.", lambda: pool()[1])
         metrics.watch_queue(self.transport.queued)
 
+    @property
+    def stopping(self) -> bool:
+        """Somebody has asked for the end, or a part of the node has failed."""
+        return self._stopping.is_set()
+
     async def run_until_stopped(self) -> None:
         """Serves until SIGTERM or SIGINT, then drains. Raises what a part of the node failed with."""
         gc.freeze()  # what lives as long as the process need not be looked at again
@@ -158,6 +194,9 @@ class App:
 
     async def stop(self) -> None:
         """Finishes the calls under way, bounded by service.drain_timeout; the next start goes on with the rest."""
+        if self._stopped:
+            return
+        self._stopped = True
         log.info("draining", calls_in_flight=self.engine.calls_in_flight)
         self.engine.draining = True
         self._tell_health(False)
@@ -174,6 +213,7 @@ class App:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.transport.close()
+        await self._peers.close()
         self._http.stop()
         await self.store.close()
         log.info("stopped")
@@ -182,6 +222,12 @@ class App:
         await self.transport.drain()
         while self.engine.calls_in_flight or not self.engine.writer.idle:  # noqa: ASYNC110 - once, at the end
             await asyncio.sleep(0.01)
+
+
+def _reachable(address: str) -> str:
+    """Where others reach who listens at `address`: its host's name, if that is all addresses."""
+    host, _, port = address.rpartition(":")
+    return f"{socket.gethostname()}:{port}" if host in ("0.0.0.0", "[::]") else address  # noqa: S104 - it is compared
 
 
 def _settings(config: Config) -> Settings:

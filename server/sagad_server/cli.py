@@ -10,6 +10,7 @@ import uvloop
 import yaml
 from cyclopts import App as Cli
 from cyclopts import Parameter
+from cyclopts.validators import Number
 
 from sagad_server.config import Config, ConfigError, load_config
 from sagad_server.logs import configure_logs
@@ -37,9 +38,25 @@ class UsageError(Exception):
 
 
 @cli.command
-def serve(*, config: ConfigFile = None, settings: Settings = None) -> None:
+def serve(
+    *,
+    config: ConfigFile = None,
+    settings: Settings = None,
+    workers: Annotated[int, Parameter(validator=Number(gte=1, lte=64), help="Processes that share the port.")] = 1,
+) -> None:
     """Serves on the PostgreSQL that the configuration names, until SIGTERM."""
-    _run(_load(config, settings))
+    loaded = _load(config, settings)
+    if workers == 1:
+        _run(loaded)
+        return
+    from sagad_server.workers import Supervisor
+
+    configure_logs(loaded.log.level, loaded.log.format)
+
+    async def run() -> None:
+        await Supervisor(loaded, workers, config, settings or []).run()
+
+    uvloop.run(run())
 
 
 @cli.command
@@ -112,9 +129,14 @@ def _overrides(settings: list[str] | None) -> dict[str, Any]:
 
 
 def _run(config: Config) -> None:
+    import grpc.aio
+
     from sagad_server.app import App
 
     configure_logs(config.log.level, config.log.format)
+    # When its last object goes, gRPC's asyncio stack joins its poller thread from within the loop, and a call that is
+    # still open hangs both. So the stack stays for as long as the process.
+    grpc.aio.init_grpc_aio()
 
     async def run() -> None:
         app = App(config)
@@ -132,14 +154,15 @@ def main() -> None:
 def _guarded(run: Callable[[], Coroutine[Any, Any, None] | None]) -> int:
     from sagad_server.api.server import ListenError
     from sagad_server.domain.errors import SagadError
-    from sagad_server.storage.store import NodeAlreadyRunning, SchemaTooNew
+    from sagad_server.engine.membership import NodeNameTaken
+    from sagad_server.storage.store import SchemaTooNew
 
     try:
         run()
     except (ConfigError, UsageError) as error:
         print(f"sagad: {error}", file=sys.stderr)  # noqa: T201 - there is no log yet
         return 2
-    except (SagadError, ListenError, NodeAlreadyRunning, SchemaTooNew) as error:
+    except (SagadError, ListenError, NodeNameTaken, SchemaTooNew) as error:
         print(f"sagad: {error}", file=sys.stderr)  # noqa: T201 - for the person who started it
         return 1
     except KeyboardInterrupt:

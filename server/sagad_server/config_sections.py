@@ -22,6 +22,8 @@ class Section(BaseModel):
 class Grpc(Section):
     address: Address = "127.0.0.1:7400"
     """Where the gRPC server listens."""
+    reuse_port: bool = False
+    """Whether other processes of this machine may listen there too, and get a share of the calls."""
     tls_cert_file: FilePath | None = None
     """PEM file with the server's certificate; needs the key."""
     tls_key_file: FilePath | None = None
@@ -109,6 +111,12 @@ class Service(Section):
 class Node(Section):
     name: Annotated[Name, Field(default_factory=socket.gethostname)]
     """Name of this process among the nodes, by default that of the host. It stays the same over restarts."""
+    advertised: Annotated[str, Field(max_length=1000)] = ""
+    """Where other nodes reach this one, as HOST:PORT; by default peer_address, else grpc.address."""
+    peer_address: Literal[""] | Address = ""
+    """A second address to listen on, for other nodes; needed where many nodes share grpc.address."""
+    lease: Annotated[float, Duration("1s", "5m")] = 8
+    """How long other nodes wait for a sign of life before they take this one's sagas over."""
 
 
 class Limits(Section):

@@ -8,61 +8,24 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.example_participants import examples, order
+from support.example_participants import examples
 from support.postgres import database, new_folder
 from support.processes import free_port, sagad_process
+from support.shop import ENDED, PATIENT, Shop
 
-from sagad.v1.saga_pb2 import Saga, SagaFilter, SagaState
-from sagad_client import Backoff, Client, load_definitions
+from sagad.v1.saga_pb2 import SagaState
+from sagad_client import Client, load_definitions
 from sagad_examples import ledger
 from sagad_examples.definition_files import definition_files
 
 KILLS = int(os.environ.get("SAGAD_CHAOS_KILLS", "50"))
 CLIENTS = 8
-PATIENT = Backoff(attempts=500, max_s=0.3)
-FAULTS = ("", "", "", "payment=refuse", "payment=late:1", "inventory=timeout:1", "shipping=refuse", "shipping=pending")
-ENDED = {SagaState.SAGA_STATE_SUCCEEDED, SagaState.SAGA_STATE_COMPENSATED}
 
 
 @pytest.fixture
 def folder() -> Iterator[Path]:
     with new_folder() as path:
         yield path
-
-
-class Shop:
-    """Clients that order without end, and remember what was acknowledged."""
-
-    def __init__(self, client: Client, chance: random.Random) -> None:
-        self.client = client
-        self.acknowledged: list[str] = []
-        self._chance = chance
-        self._count = 0
-
-    async def order_for_ever(self) -> None:
-        while True:
-            self._count += 1
-            order_id = f"o-{self._count:06d}"
-            fault = self._chance.choice(FAULTS)
-            await self.client.start(
-                "order",
-                order(order_id, amount_cents=self._chance.randint(1, 99_999)),
-                saga_id=order_id,
-                labels={"example-fault": fault} if fault else {},
-            )
-            self.acknowledged.append(order_id)
-            await asyncio.sleep(self._chance.uniform(0.0, 0.05))
-
-    async def ends(self) -> list[Saga]:
-        """All that were ever acknowledged, and those whose acknowledgement was lost."""
-        waiting = [self.client.wait(saga_id, timeout_s=120) for saga_id in self.acknowledged]
-        known = await asyncio.gather(*waiting)
-        others = [
-            await self.client.wait(saga.saga_id, timeout_s=120)
-            async for saga in self.client.list(SagaFilter())
-            if saga.saga_id not in set(self.acknowledged)
-        ]
-        return [*known, *others]
 
 
 @pytest.mark.timeout(1200)
@@ -78,7 +41,7 @@ async def test_kill_9_at_random_moments_loses_nothing(folder: Path, postgres_ser
                     for path in definition_files():
                         for definition in load_definitions(path):
                             await client.definitions.create(definition)
-                    shop = Shop(client, chance)
+                    shop = Shop([client], chance)
                     clients = [asyncio.create_task(shop.order_for_ever()) for _ in range(CLIENTS)]
                     for _ in range(KILLS):
                         await asyncio.sleep(chance.uniform(0.0, 1.2))

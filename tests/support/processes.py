@@ -50,8 +50,8 @@ class SagadProcess:
         self._config.write_text(yaml.safe_dump(config))
         self._child: subprocess.Popen[bytes] | None = None
 
-    def start(self, *, wait: bool = True) -> None:
-        words = [sys.executable, "-m", "sagad_server.cli", "serve", "--config", str(self._config)]
+    def start(self, *options: str, wait: bool = True) -> None:
+        words = [sys.executable, "-m", "sagad_server.cli", "serve", "--config", str(self._config), *options]
         with self._log.open("ab") as log:
             self._child = subprocess.Popen(words, stdout=log, stderr=log, env=environment())
         if wait:

@@ -44,6 +44,7 @@ class Server:
     store: Store
     engine: Engine
     metrics: Metrics
+    app: App
     sagas: Any = field(init=False)
     definitions: Any = field(init=False)
     admin: Any = field(init=False)
@@ -119,7 +120,7 @@ async def running_server(
         await app.start()
     channel = _channel(app.address, credentials)
     try:
-        yield Server(app.address, channel, participant, app.store, app.engine, app.metrics)
+        yield Server(app.address, channel, participant, app.store, app.engine, app.metrics, app)
     finally:
         await channel.close()
         await app.stop()

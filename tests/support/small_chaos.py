@@ -265,7 +265,7 @@ class ChaosWorld(World):
         engine = self.engine
         assert (engine.sagas, engine.calls_in_flight, engine.writer._sent) == ({}, 0, {})
         assert engine.writer.healthy
-        assert self.database.loading == []
+        assert not any(self.database.loading.values())
 
     def _check_effects(self, key: Key, name: str, state: SagaState) -> None:
         """Money is conserved: all of it was done, or none of it is left."""

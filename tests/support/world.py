@@ -18,6 +18,7 @@ from sagad_server.engine.commands import Commands, Start
 from sagad_server.engine.definitions import Definitions
 from sagad_server.engine.engine import Engine, Settings
 from sagad_server.engine.loader import Loader
+from sagad_server.engine.membership import Membership
 from sagad_server.engine.ports import Call, Random, Snapshot, Tombstone
 from sagad_server.engine.recovery import Recovery
 from sagad_server.engine.tokens import Tokens
@@ -25,6 +26,8 @@ from sagad_server.storage.memory import MemoryStore
 from sagad_server.storage.memory_database import MemoryDatabase
 from sagad_server.storage.store import Batch, Committed, Key, Node, StoredDefinition
 from support.play import payload
+
+LEASE_S = 8.0
 
 
 class VirtualTimer:
@@ -173,20 +176,33 @@ class QuietObserver:
 
 
 class World:
-    """A database that outlives nodes, and the node of the moment."""
+    """A database that outlives nodes, and the node of the moment. `beside` another one: a second node on its
+    database."""
 
-    def __init__(self, *definitions: DefinitionMessage, settings: Settings | None = None) -> None:
-        self.clock = VirtualClock()
-        self.database = MemoryDatabase(self.clock.now)
-        self.random: Random = FixedRandom()
+    def __init__(
+        self,
+        *definitions: DefinitionMessage,
+        settings: Settings | None = None,
+        name: str = "n1",
+        beside: "World | None" = None,
+    ) -> None:
+        self.name = name
+        self.clock = VirtualClock() if beside is None else beside.clock
+        self.database = MemoryDatabase(self.clock.now) if beside is None else beside.database
+        self.random: Random = FixedRandom() if beside is None else beside.random
         self.settings = settings or Settings()
+        self.renews = beside is not None
+        """Whether the lease counts: a node alone needs none."""
         self._messages = definitions
         self._tasks: list[asyncio.Task[None]] = []
 
     async def boot(self) -> Node:
         """Starts a node on the database."""
         self.store = self.new_store()
-        node = await self.store.open("n1")
+        self.membership = Membership(self.store, self.clock, self.random, LEASE_S)
+        await self.membership.join(self.name)
+        node = self.membership.node
+        assert node is not None
         for message in self._messages:
             await self.store.create_definition(stored(message), 1000, 10_000)
         self.transport = self.new_transport()
@@ -201,15 +217,22 @@ class World:
             tokens,
             self.settings,
             self.spawn,
+            self.lease,
         )
         definitions = Definitions(self.store)
         self.loader = Loader(definitions, self.clock)
         self.commands = Commands(self.engine, definitions, self.loader)
-        self.recovery = Recovery(self.engine, self.loader)
+        self.recovery = Recovery(self.engine, self.loader, self.membership)
+        self.recovery.adopt(node.suspects)
         self.spawn(self.engine.writer.run())
-        self.spawn(self.recovery.run(node.instance_id, node.suspects))
+        self.spawn(self.recovery.run())
+        if self.renews:
+            self.spawn(self.membership.run(self.recovery))
         await self.settle()
         return node
+
+    def lease(self) -> bool:
+        return not self.renews or self.membership.holds_lease
 
     def new_store(self) -> FaultyStore:
         return FaultyStore(self.database)

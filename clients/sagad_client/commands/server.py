@@ -1,4 +1,4 @@
-"""sagactl info, health, participants and purge: look after the server."""
+"""sagactl info, health, participants, nodes, drain and purge: look after the server."""
 
 from __future__ import annotations
 
@@ -76,6 +76,39 @@ async def participants(*, session: SessionParameter) -> int:
     ]
     headers = ("NAME", "TARGET", "TLS", "TIMEOUT", "REACHABLE", "ACTIONS", "MESSAGE")
     session.output.show(answer, Rows(headers, rows))
+    return OK
+
+
+async def nodes(*, session: SessionParameter) -> int:
+    """List the nodes that serve the database, and how many sagas each drives."""
+    async with session.client() as client:
+        answer = await client.admin.nodes()
+    rows = [
+        (
+            each.node_name,
+            _yes_no(each.state == admin_service_pb2.NodeState.NODE_STATE_LIVE),
+            str(each.incarnation),
+            instant(each.start_time),
+            each.address,
+            str(each.sagas),
+        )
+        for each in answer
+    ]
+    session.output.show(answer, Rows(("NODE", "LIVE", "INCARNATION", "STARTED", "ADDRESS", "SAGAS"), rows))
+    return OK
+
+
+async def drain(node: str, *, session: SessionParameter) -> int:
+    """Stop a node as SIGTERM does: it ends its calls under way, and hands its sagas over.
+
+    Parameters
+    ----------
+    node
+        Its name, as `sagactl nodes` shows it.
+    """
+    async with session.client() as client:
+        await client.admin.drain(node)
+    session.output.show({"draining": node}, Fields([("draining", printable(node))]))
     return OK
 
 

@@ -50,6 +50,30 @@ REPLICATION_SYNCHRONOUS: Replication.ValueType  # 3
 """REPLICATION_SYNCHRONOUS: a fail-over loses nothing."""
 Global___Replication: _TypeAlias = Replication  # noqa: Y015
 
+class _NodeState:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _NodeStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_NodeState.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    NODE_STATE_UNSPECIFIED: _NodeState.ValueType  # 0
+    """NODE_STATE_UNSPECIFIED is never sent."""
+    NODE_STATE_LIVE: _NodeState.ValueType  # 1
+    """NODE_STATE_LIVE: it renews its lease, as far as the others have seen."""
+    NODE_STATE_DEAD: _NodeState.ValueType  # 2
+    """NODE_STATE_DEAD: it has ended, or was declared dead. Its sagas are adopted by others."""
+
+class NodeState(_NodeState, metaclass=_NodeStateEnumTypeWrapper):
+    """NodeState says whether a node serves."""
+
+NODE_STATE_UNSPECIFIED: NodeState.ValueType  # 0
+"""NODE_STATE_UNSPECIFIED is never sent."""
+NODE_STATE_LIVE: NodeState.ValueType  # 1
+"""NODE_STATE_LIVE: it renews its lease, as far as the others have seen."""
+NODE_STATE_DEAD: NodeState.ValueType  # 2
+"""NODE_STATE_DEAD: it has ended, or was declared dead. Its sagas are adopted by others."""
+Global___NodeState: _TypeAlias = NodeState  # noqa: Y015
+
 @_typing.final
 class GetServerInfoRequest(_message.Message):
     """GetServerInfoRequest is empty."""
@@ -463,3 +487,127 @@ class PurgeSagasResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___PurgeSagasResponse: _TypeAlias = PurgeSagasResponse  # noqa: Y015
+
+@_typing.final
+class ListNodesRequest(_message.Message):
+    """ListNodesRequest is empty."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListNodesRequest: _TypeAlias = ListNodesRequest  # noqa: Y015
+
+@_typing.final
+class ListNodesResponse(_message.Message):
+    """ListNodesResponse lists the nodes."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NODES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def nodes(self) -> _containers.RepeatedCompositeFieldContainer[Global___Node]:
+        """nodes by name."""
+
+    def __init__(
+        self,
+        *,
+        nodes: _abc.Iterable[Global___Node] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["nodes", b"nodes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListNodesResponse: _TypeAlias = ListNodesResponse  # noqa: Y015
+
+@_typing.final
+class Node(_message.Message):
+    """Node is one coordinator process."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NODE_NAME_FIELD_NUMBER: _builtins.int
+    INCARNATION_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    ADDRESS_FIELD_NUMBER: _builtins.int
+    START_TIME_FIELD_NUMBER: _builtins.int
+    SAGAS_FIELD_NUMBER: _builtins.int
+    node_name: _builtins.str
+    """node_name from its configuration."""
+    incarnation: _builtins.int
+    """incarnation grows by one at each registration under this name."""
+    state: Global___NodeState.ValueType
+    """state of the node."""
+    address: _builtins.str
+    """address where other nodes reach it."""
+    sagas: _builtins.int
+    """sagas that it drives, counted up to 100,000."""
+    @_builtins.property
+    def start_time(self) -> _timestamp_pb2.Timestamp:
+        """start_time of its registration."""
+
+    def __init__(
+        self,
+        *,
+        node_name: _builtins.str = ...,
+        incarnation: _builtins.int = ...,
+        state: Global___NodeState.ValueType = ...,
+        address: _builtins.str = ...,
+        start_time: _timestamp_pb2.Timestamp | None = ...,
+        sagas: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["start_time", b"start_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "incarnation", b"incarnation", "node_name", b"node_name", "sagas", b"sagas", "start_time", b"start_time", "state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Node: _TypeAlias = Node  # noqa: Y015
+
+@_typing.final
+class DrainNodeRequest(_message.Message):
+    """DrainNodeRequest names a node."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NODE_NAME_FIELD_NUMBER: _builtins.int
+    node_name: _builtins.str
+    """node_name of the node; empty means the one that is asked."""
+    def __init__(
+        self,
+        *,
+        node_name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["node_name", b"node_name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DrainNodeRequest: _TypeAlias = DrainNodeRequest  # noqa: Y015
+
+@_typing.final
+class DrainNodeResponse(_message.Message):
+    """DrainNodeResponse is empty: the node drains, and ends."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DrainNodeResponse: _TypeAlias = DrainNodeResponse  # noqa: Y015

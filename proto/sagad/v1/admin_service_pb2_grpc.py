@@ -55,6 +55,16 @@ class AdminServiceStub(object):
                 request_serializer=sagad_dot_v1_dot_admin__service__pb2.ListParticipantsRequest.SerializeToString,
                 response_deserializer=sagad_dot_v1_dot_admin__service__pb2.ListParticipantsResponse.FromString,
                 _registered_method=True)
+        self.ListNodes = channel.unary_unary(
+                '/sagad.v1.AdminService/ListNodes',
+                request_serializer=sagad_dot_v1_dot_admin__service__pb2.ListNodesRequest.SerializeToString,
+                response_deserializer=sagad_dot_v1_dot_admin__service__pb2.ListNodesResponse.FromString,
+                _registered_method=True)
+        self.DrainNode = channel.unary_unary(
+                '/sagad.v1.AdminService/DrainNode',
+                request_serializer=sagad_dot_v1_dot_admin__service__pb2.DrainNodeRequest.SerializeToString,
+                response_deserializer=sagad_dot_v1_dot_admin__service__pb2.DrainNodeResponse.FromString,
+                _registered_method=True)
         self.PurgeSagas = channel.unary_unary(
                 '/sagad.v1.AdminService/PurgeSagas',
                 request_serializer=sagad_dot_v1_dot_admin__service__pb2.PurgeSagasRequest.SerializeToString,
@@ -94,6 +104,21 @@ class AdminServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListNodes(self, request, context):
+        """ListNodes returns the nodes that serve this database, and the last ones of their names that do no more.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DrainNode(self, request, context):
+        """DrainNode stops a node as SIGTERM does: it finishes its calls under way and hands its sagas over. NOT_FOUND: no live node has
+        this name.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def PurgeSagas(self, request, context):
         """PurgeSagas removes the history of ended sagas; their ends are known for 90 days more.
         """
@@ -123,6 +148,16 @@ def add_AdminServiceServicer_to_server(servicer, server):
                     servicer.ListParticipants,
                     request_deserializer=sagad_dot_v1_dot_admin__service__pb2.ListParticipantsRequest.FromString,
                     response_serializer=sagad_dot_v1_dot_admin__service__pb2.ListParticipantsResponse.SerializeToString,
+            ),
+            'ListNodes': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListNodes,
+                    request_deserializer=sagad_dot_v1_dot_admin__service__pb2.ListNodesRequest.FromString,
+                    response_serializer=sagad_dot_v1_dot_admin__service__pb2.ListNodesResponse.SerializeToString,
+            ),
+            'DrainNode': grpc.unary_unary_rpc_method_handler(
+                    servicer.DrainNode,
+                    request_deserializer=sagad_dot_v1_dot_admin__service__pb2.DrainNodeRequest.FromString,
+                    response_serializer=sagad_dot_v1_dot_admin__service__pb2.DrainNodeResponse.SerializeToString,
             ),
             'PurgeSagas': grpc.unary_unary_rpc_method_handler(
                     servicer.PurgeSagas,
@@ -239,6 +274,60 @@ class AdminService(object):
             '/sagad.v1.AdminService/ListParticipants',
             sagad_dot_v1_dot_admin__service__pb2.ListParticipantsRequest.SerializeToString,
             sagad_dot_v1_dot_admin__service__pb2.ListParticipantsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListNodes(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/sagad.v1.AdminService/ListNodes',
+            sagad_dot_v1_dot_admin__service__pb2.ListNodesRequest.SerializeToString,
+            sagad_dot_v1_dot_admin__service__pb2.ListNodesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DrainNode(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/sagad.v1.AdminService/DrainNode',
+            sagad_dot_v1_dot_admin__service__pb2.DrainNodeRequest.SerializeToString,
+            sagad_dot_v1_dot_admin__service__pb2.DrainNodeResponse.FromString,
             options,
             channel_credentials,
             insecure,

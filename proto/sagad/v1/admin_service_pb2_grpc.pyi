@@ -41,6 +41,12 @@ class AdminServiceStub:
     """GetHealthDetails checks each component now."""
     ListParticipants: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.ListParticipantsRequest, _admin_service_pb2.ListParticipantsResponse]
     """ListParticipants returns the participants of the configuration and whether they answer."""
+    ListNodes: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.ListNodesRequest, _admin_service_pb2.ListNodesResponse]
+    """ListNodes returns the nodes that serve this database, and the last ones of their names that do no more."""
+    DrainNode: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.DrainNodeRequest, _admin_service_pb2.DrainNodeResponse]
+    """DrainNode stops a node as SIGTERM does: it finishes its calls under way and hands its sagas over. NOT_FOUND: no live node has
+    this name.
+    """
     PurgeSagas: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.PurgeSagasRequest, _admin_service_pb2.PurgeSagasResponse]
     """PurgeSagas removes the history of ended sagas; their ends are known for 90 days more."""
 
@@ -57,6 +63,12 @@ class AdminServiceAsyncStub(AdminServiceStub):
     """GetHealthDetails checks each component now."""
     ListParticipants: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.ListParticipantsRequest, _admin_service_pb2.ListParticipantsResponse]  # type: ignore[assignment]
     """ListParticipants returns the participants of the configuration and whether they answer."""
+    ListNodes: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.ListNodesRequest, _admin_service_pb2.ListNodesResponse]  # type: ignore[assignment]
+    """ListNodes returns the nodes that serve this database, and the last ones of their names that do no more."""
+    DrainNode: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.DrainNodeRequest, _admin_service_pb2.DrainNodeResponse]  # type: ignore[assignment]
+    """DrainNode stops a node as SIGTERM does: it finishes its calls under way and hands its sagas over. NOT_FOUND: no live node has
+    this name.
+    """
     PurgeSagas: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.PurgeSagasRequest, _admin_service_pb2.PurgeSagasResponse]  # type: ignore[assignment]
     """PurgeSagas removes the history of ended sagas; their ends are known for 90 days more."""
 
@@ -94,6 +106,24 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_admin_service_pb2.ListParticipantsResponse, _abc.Awaitable[_admin_service_pb2.ListParticipantsResponse]]:
         """ListParticipants returns the participants of the configuration and whether they answer."""
+
+    @_abc_1.abstractmethod
+    def ListNodes(
+        self,
+        request: _admin_service_pb2.ListNodesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_service_pb2.ListNodesResponse, _abc.Awaitable[_admin_service_pb2.ListNodesResponse]]:
+        """ListNodes returns the nodes that serve this database, and the last ones of their names that do no more."""
+
+    @_abc_1.abstractmethod
+    def DrainNode(
+        self,
+        request: _admin_service_pb2.DrainNodeRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_service_pb2.DrainNodeResponse, _abc.Awaitable[_admin_service_pb2.DrainNodeResponse]]:
+        """DrainNode stops a node as SIGTERM does: it finishes its calls under way and hands its sagas over. NOT_FOUND: no live node has
+        this name.
+        """
 
     @_abc_1.abstractmethod
     def PurgeSagas(

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Protocol
@@ -14,13 +14,14 @@ from sagad.v1.admin_service_pb2_grpc import AdminServiceServicer
 from sagad.v1.participant_service_pb2 import DescribeResponse
 from sagad_server.api.conversions import read_filter, state_counts
 from sagad_server.api.describing import Describer, describe_all
-from sagad_server.api.interceptor import Context
+from sagad_server.api.interceptor import FORWARDED, Context, actor
+from sagad_server.api.peers import Peers
 from sagad_server.api.steering import DEFAULT_NAMESPACE
 from sagad_server.domain.checks import Bounds
-from sagad_server.domain.errors import SagadError
+from sagad_server.domain.errors import NotFound, SagadError
 from sagad_server.domain.validation import RequestChecker, ValidationLimits
 from sagad_server.engine.engine import Engine
-from sagad_server.storage.store import SagaFilter
+from sagad_server.storage.store import NodeRow, NodeState, SagaFilter
 
 _PURGE_LIMIT = Bounds(0, 10_000)
 _DEFAULT_PURGE_LIMIT = 1000
@@ -75,7 +76,11 @@ class AdminService(AdminServiceServicer):
         counters: Counters,
         info: ServerInfo,
         limits: ValidationLimits,
+        peers: Peers,
+        drain: Callable[[], None],
     ) -> None:
+        self._peers = peers
+        self._drain = drain
         self._engine = engine
         self._store = engine.store
         self._describer = describer
@@ -150,6 +155,24 @@ class AdminService(AdminServiceServicer):
             participants=[_participant(name, self._participants[name], answer) for name, answer in answers.items()]
         )
 
+    async def ListNodes(self, request: pb.ListNodesRequest, context: Context) -> pb.ListNodesResponse:
+        nodes, owned = await asyncio.gather(self._store.nodes(), self._store.count_owned())
+        return pb.ListNodesResponse(nodes=[_node(node, owned.get(node.instance_id, 0)) for node in nodes])
+
+    async def DrainNode(self, request: pb.DrainNodeRequest, context: Context) -> pb.DrainNodeResponse:
+        name = request.node_name
+        if name in ("", self._info.node_name):
+            self._drain()
+            return pb.DrainNodeResponse()
+        nodes = [node for node in await self._store.nodes() if node.state == NodeState.LIVE]
+        for node in nodes:
+            if node.node_name == name and node.address:
+                method = "sagad.v1.AdminService/DrainNode"
+                answer = await self._peers.call(node.address, method, b"", ((FORWARDED, actor.get()),), None)
+                return pb.DrainNodeResponse.FromString(answer)
+        live = ", ".join(sorted(node.node_name for node in nodes))
+        raise NotFound(f"no live node is called {name[:100]!r}; there are {live}", reason="NODE_NOT_FOUND")
+
     async def PurgeSagas(self, request: pb.PurgeSagasRequest, context: Context) -> pb.PurgeSagasResponse:
         check = RequestChecker(self._limits)
         check.namespace("namespace", request.namespace)
@@ -205,3 +228,15 @@ def _span(seconds: float) -> Duration:
     span = Duration()
     span.FromMicroseconds(round(seconds * 1_000_000))
     return span
+
+
+def _node(row: NodeRow, sagas: int) -> pb.Node:
+    node = pb.Node(
+        node_name=row.node_name,
+        incarnation=row.incarnation,
+        state=pb.NodeState.ValueType(row.state),
+        address=row.address,
+        sagas=sagas,
+    )
+    node.start_time.FromDatetime(row.start_time)
+    return node

@@ -5,13 +5,14 @@ import time
 from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Protocol
+from uuid import UUID
 
 import grpc
 import grpc.aio
 from google.protobuf.message import DecodeError
 
 from sagad_server.api.errors import Refusal, refusal, unexpected
-from sagad_server.domain.errors import InvalidArgument, SagadError
+from sagad_server.domain.errors import Elsewhere, InvalidArgument, SagadError
 
 actor: ContextVar[str] = ContextVar("actor", default="")
 """Who makes the current call: the address it comes from, such as `ipv4:127.0.0.1:50612`."""
@@ -19,6 +20,10 @@ actor: ContextVar[str] = ContextVar("actor", default="")
 if TYPE_CHECKING:
     Handler = grpc.RpcMethodHandler[Any, Any]  # generic for type checkers only
 
+FORWARDED = "sagad-forwarded"
+"""Metadata of a call that another node has passed on: by whom it was made."""
+
+Metadata = tuple[tuple[str, str], ...]
 Context = grpc.aio.ServicerContext[Any, Any]
 Behavior = Callable[[Any, Context], Awaitable[Any]]
 
@@ -30,11 +35,24 @@ class RequestObserver(Protocol):
         """`method` as in `sagad.v1.SagaService/StartSaga`; `code` is the name of a gRPC code, `OK` or another."""
 
 
-class Guard(grpc.aio.ServerInterceptor):
-    """Guards all methods with one request, unary or streaming. Handlers are wrapped once, at the first call of each."""
+class Forwarder(Protocol):
+    """Asks another node in this one's place."""
 
-    def __init__(self, observer: RequestObserver) -> None:
+    async def forward(
+        self, owner: UUID, method: str, request: bytes, metadata: Metadata, timeout_s: float | None
+    ) -> bytes:
+        """Its serialized answer. Raises grpc.aio.AioRpcError, or Elsewhere if nobody knows how to reach it."""
+
+
+class Guard(grpc.aio.ServerInterceptor):
+    """Guards all methods with one request, unary or streaming. Handlers are wrapped once, at the first call of each.
+
+    A request about a saga that another node drives is passed on to that node, once.
+    """
+
+    def __init__(self, observer: RequestObserver, forwarder: Forwarder) -> None:
         self._observer = observer
+        self._forwarder = forwarder
         self._handlers: dict[str, Handler] = {}
 
     async def intercept_service(
@@ -63,7 +81,8 @@ class Guard(grpc.aio.ServerInterceptor):
             return grpc.unary_stream_rpc_method_handler(call, None, handler.response_serializer)
         unary: Any = handler.unary_unary
         call = self._call(method, unary, decode)
-        return grpc.unary_unary_rpc_method_handler(call, None, handler.response_serializer)
+        encode: Any = handler.response_serializer
+        return grpc.unary_unary_rpc_method_handler(call, None, lambda answer: _encoded(answer, encode))
 
     def _call(self, method: str, behavior: Behavior, decode: Callable[[bytes], Any]) -> Behavior:
         on_request = self._observer.on_request
@@ -72,11 +91,21 @@ class Guard(grpc.aio.ServerInterceptor):
             began = time.perf_counter()
             code = "OK"
             try:
-                actor.set(context.peer())
-                return await behavior(decode(request), context)
+                forwarded = _forwarded(context)
+                actor.set(forwarded or context.peer())
+                try:
+                    return await behavior(decode(request), context)
+                except Elsewhere as elsewhere:
+                    if forwarded or elsewhere.owner is None:
+                        raise
+                    return await self._forward(elsewhere.owner, method, request, context)
             except asyncio.CancelledError:  # the client has left, or its deadline has: what it asked for goes on
                 code = "DEADLINE_EXCEEDED" if _is_late(context) else "CANCELLED"
                 raise
+            except grpc.aio.AioRpcError as error:  # the other node's answer
+                code = error.code().name
+                trailers = tuple(error.trailing_metadata() or ())
+                await context.abort(error.code(), error.details() or "", trailers)
             except Exception as error:  # noqa: BLE001 - whatever it is, the client must not see it
                 refused = _refusal(method, error)
                 code = refused.code.name
@@ -85,6 +114,23 @@ class Guard(grpc.aio.ServerInterceptor):
                 on_request(method, code, time.perf_counter() - began)
 
         return call
+
+    async def _forward(self, owner: UUID, method: str, request: bytes, context: Context) -> bytes:
+        metadata = ((FORWARDED, actor.get()),)
+        return await self._forwarder.forward(owner, method, request, metadata, context.time_remaining())
+
+
+def _forwarded(context: Context) -> str:
+    """Who made the call, where another node has passed it on."""
+    for key, value in context.invocation_metadata() or ():
+        if key == FORWARDED and isinstance(value, str):
+            return value
+    return ""
+
+
+def _encoded(answer: Any, encode: Callable[[Any], bytes]) -> bytes:
+    """What another node has answered is encoded already."""
+    return answer if isinstance(answer, bytes) else encode(answer)
 
 
 def _refusal(method: str, error: Exception) -> Refusal:

@@ -19,7 +19,7 @@ from sagad_server.api import health
 from sagad_server.api.admin_service import AdminService
 from sagad_server.api.definition_service import DefinitionService
 from sagad_server.api.health import Health
-from sagad_server.api.interceptor import Guard, RequestObserver
+from sagad_server.api.interceptor import Forwarder, Guard, RequestObserver
 from sagad_server.api.saga_service import SagaService
 from sagad_server.config_sections import Grpc
 
@@ -35,39 +35,48 @@ class ListenError(Exception):
     """The server cannot listen where it is told to."""
 
 
-def build_server(
-    config: Grpc,
+def new_server(config: Grpc, observer: RequestObserver, forwarder: Forwarder) -> grpc.aio.Server:
+    """A server without services that does not listen yet."""
+    return grpc.aio.server(interceptors=[Guard(observer, forwarder)], options=_options(config))
+
+
+def add_services(
+    server: grpc.aio.Server,
     sagas: SagaService,
     definitions: DefinitionService,
     admin: AdminService,
     health_servicer: Health,
-    observer: RequestObserver,
-) -> grpc.aio.Server:
-    """A server with these services, grpc.health.v1 and reflection, that does not listen yet."""
-    server = grpc.aio.server(interceptors=[Guard(observer)], options=_options(config))
+) -> None:
+    """Gives the server these services, grpc.health.v1 and reflection."""
     saga_service_pb2_grpc.add_SagaServiceServicer_to_server(sagas, server)
     definition_service_pb2_grpc.add_DefinitionServiceServicer_to_server(definitions, server)
     admin_service_pb2_grpc.add_AdminServiceServicer_to_server(admin, server)
     health_pb2_grpc.add_HealthServicer_to_server(health_servicer, server)
     reflection.enable_server_reflection((*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
-    return server
 
 
-def listen(server: grpc.aio.Server, config: Grpc) -> str:
-    """Binds the server to its address, with TLS if configured, and returns the address with the port that it has got.
+def peer_credentials(config: Grpc) -> grpc.ChannelCredentials | None:
+    """How nodes call each other: with TLS if they serve it, trusting the certificate that they all have."""
+    if config.tls_cert_file is None:
+        return None
+    return grpc.ssl_channel_credentials(config.tls_cert_file.read_bytes())
+
+
+def listen(server: grpc.aio.Server, config: Grpc, address: str) -> str:
+    """Binds the server to an address, with TLS if configured, and returns the address with the port that it has got.
 
     Raises ListenError.
     """
     try:
         if config.tls_cert_file is None or config.tls_key_file is None:
-            port = server.add_insecure_port(config.address)
+            port = server.add_insecure_port(address)
         else:
-            port = server.add_secure_port(config.address, _credentials(config.tls_cert_file, config.tls_key_file))
+            port = server.add_secure_port(address, _credentials(config.tls_cert_file, config.tls_key_file))
     except (RuntimeError, OSError) as error:
         raise ListenError(
-            f"cannot listen on {config.address} (grpc.address): {error}; does another process, or another sagad, do so?"
+            f"cannot listen on {address}: {error}; does another process, or another sagad, do so?"
         ) from error
-    return f"{config.address.rpartition(':')[0]}:{port}"
+    return f"{address.rpartition(':')[0]}:{port}"
 
 
 def _credentials(cert_file: Path, key_file: Path) -> grpc.ServerCredentials:
@@ -77,7 +86,7 @@ def _credentials(cert_file: Path, key_file: Path) -> grpc.ServerCredentials:
 def _options(config: Grpc) -> list[tuple[str, int]]:
     return [
         # Or a second server on the same port would get a share of the calls, silently.
-        ("grpc.so_reuseport", 0),
+        ("grpc.so_reuseport", int(config.reuse_port)),
         # A request that is larger is refused by gRPC: RESOURCE_EXHAUSTED. Answers are bounded by what makes them.
         ("grpc.max_receive_message_length", config.max_message_bytes),
         # An old connection is told to go, so that clients spread over nodes anew. Its calls have the grace to end; what

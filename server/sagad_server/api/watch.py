@@ -14,6 +14,9 @@ from sagad_server.engine.loader import not_found
 from sagad_server.engine.watch import Subscription
 from sagad_server.storage.store import EventRow, Key
 
+_ELSEWHERE_S = 0.2
+"""How soon the journal is read again for a saga that this node does not have in memory; later less and less often."""
+_SELDOM_S = 2.0
 _JOURNAL_PAGE = 64
 
 Send = Callable[[WatchSagaResponse], Awaitable[object]]
@@ -101,11 +104,31 @@ class Watch:
                 await self._tell(event)
 
     async def _wait(self, subscription: Subscription) -> None:
-        try:
-            async with asyncio.timeout(self._heartbeat_s):
-                await subscription.ready()
-        except TimeoutError:
-            await self._send(WatchSagaResponse(revision=self._revision, heartbeat=Heartbeat()))
+        """For this node to publish something. What other nodes do is read from the journal, every now and then."""
+        loop = asyncio.get_running_loop()
+        silent_until, look_again_s = loop.time() + self._heartbeat_s, _ELSEWHERE_S
+        while not subscription.closed:
+            here = self._key in self._engine.sagas
+            left_s = max(0.0, silent_until - loop.time())
+            try:
+                async with asyncio.timeout(left_s if here else min(look_again_s, left_s)):
+                    await subscription.ready()
+                    return
+            except TimeoutError:
+                look_again_s = min(look_again_s * 2, _SELDOM_S)
+                if not here and await self._read_on():
+                    return
+            if loop.time() >= silent_until:
+                await self._send(WatchSagaResponse(revision=self._revision, heartbeat=Heartbeat()))
+                return
+
+    async def _read_on(self) -> bool:
+        """Tells what the journal has beyond what the client knows. True if there was something."""
+        events = await self._engine.store.list_events(self._key, self._revision, _JOURNAL_PAGE)
+        for event in events:
+            if event.revision == self._revision + 1:
+                await self._tell(event)
+        return bool(events)
 
     async def _read_journal(self, revision: int) -> None:
         """Tells all that is durable up to `revision`, at least."""

@@ -7,6 +7,7 @@ A message is for the person who made the request: what was wrong, which value, w
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
+from uuid import UUID
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +106,27 @@ class Unavailable(SagadError):
     """Not now: something that sagad needs is away. The same request may succeed later."""
 
     default_reason = "UNAVAILABLE"
+
+
+class Elsewhere(Unavailable):
+    """Another node drives the saga: it is asked in this one's place, or the caller asks again."""
+
+    default_reason = "TAKING_OVER"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        owner: UUID | None = None,
+        reason: str | None = None,
+        metadata: Mapping[str, str] | None = None,
+        violations: Sequence[Violation] = (),
+        retry_after_ms: int | None = 250,
+    ) -> None:
+        super().__init__(
+            message, reason=reason, metadata=metadata, violations=violations, retry_after_ms=retry_after_ms
+        )
+        self.owner = owner
 
 
 class Internal(SagadError):

@@ -10,7 +10,7 @@ from sagad_server.domain.errors import SagadError
 from sagad_server.domain.inputs import Input
 from sagad_server.domain.saga import Saga
 from sagad_server.engine.ports import Snapshot, Timer, Tombstone
-from sagad_server.storage.store import Key
+from sagad_server.storage.store import Key, Write
 
 _MOST_TIMES_A_STEP = 8
 
@@ -38,6 +38,8 @@ class ActiveSaga:
     anchor_time: datetime | None = None
     decision: Decision | None = None
     """Not committed yet."""
+    write: Write | None = None
+    """That of `decision`, whose verdict is awaited."""
     dones: list[Done] = field(default_factory=list)
     """Who waits for `decision` to be durable."""
     waiting: deque[tuple[Input, Done | None]] = field(default_factory=deque)

@@ -3,11 +3,13 @@
 import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from uuid import UUID
 
 from sagad.v1.common_pb2 import Payload
 from sagad_server.domain.definition import Definition
 from sagad_server.domain.errors import (
     AlreadyExists,
+    Elsewhere,
     FailedPrecondition,
     Internal,
     InvalidArgument,
@@ -128,7 +130,7 @@ class Commands:
             return tombstone(row)
         answer = await self.get(row.key)
         if wait and isinstance(answer, Snapshot) and not answer.saga.at_rest:  # it may have moved on since the row
-            raise _between_nodes(row.key)
+            raise _between_nodes(row.key, row.owner)
         return answer
 
     def _answer_conflict(self, active: ActiveSaga) -> None:
@@ -163,7 +165,7 @@ class Commands:
     async def get(self, key: Key) -> Snapshot | Tombstone:
         """A saga as it durably is. Raises NotFound, Unavailable."""
         active = self._engine.sagas.get(key)
-        if active is not None and active.saga.revision > 0:
+        if active is not None and active.saga.revision > 0 and self._engine.holds_lease():
             return active.snapshot()
         loaded = await self._store.load(key)
         if loaded is None:
@@ -249,14 +251,14 @@ class Commands:
         if row.purge_time is not None:
             raise FailedPrecondition(f"saga {key[1]!r} is purged: only its end is known", reason="PURGED")
         if row.state not in ENDED and row.state != SagaState.PARKED:
-            raise _between_nodes(key)
+            raise _between_nodes(key, row.owner)
         active = await self._loader.active(loaded, owned=False)
         return self._engine.sagas.get(key) or active
 
     def _check_serving(self) -> None:
         if self._engine.draining:
             raise Unavailable("this node is shutting down", reason="DRAINING", retry_after_ms=RETRY_AFTER_MS)
-        if not self._engine.writer.healthy:
+        if not (self._engine.writer.healthy and self._engine.holds_lease()):
             raise Unavailable(
                 "PostgreSQL does not take writes now; try again",
                 reason="STORE_UNAVAILABLE",
@@ -312,7 +314,8 @@ def _step_index(saga: Saga, step_id: str) -> int:
     return index
 
 
-def _between_nodes(key: Key) -> Unavailable:
-    return Unavailable(
-        f"saga {key[1]!r} is being taken over: try again", reason="TAKING_OVER", retry_after_ms=RETRY_AFTER_MS // 4
-    )
+def _between_nodes(key: Key, owner: UUID | None = None) -> Unavailable:
+    message = f"saga {key[1]!r} is being taken over: try again"
+    if owner is not None:
+        return Elsewhere(message, owner=owner)
+    return Unavailable(message, reason="TAKING_OVER", retry_after_ms=RETRY_AFTER_MS // 4)

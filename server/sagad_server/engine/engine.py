@@ -63,6 +63,7 @@ class Engine:
         tokens: Tokens,
         settings: Settings,
         spawn: Callable[[Coroutine[Any, Any, None]], None],
+        holds_lease: Callable[[], bool],
     ) -> None:
         self.store = store
         self.clock = clock
@@ -78,6 +79,10 @@ class Engine:
         self.calls_in_flight = 0
         self.on_conflict: Callable[[ActiveSaga], None] | None = None
         """Hears of a start whose id is taken: `Commands`, which answers its callers."""
+        self.holds_lease = holds_lease
+        """Whether this node may start calls: past its lease, another one may drive its sagas."""
+        self._held: list[Call] = []
+        """Calls whose transition is durable, and that wait for the lease."""
         self._transport = transport
         self._spawn = spawn
 
@@ -119,7 +124,7 @@ class Engine:
             if done is not None:
                 done(active.snapshot())
             return
-        active.decision = decision
+        active.decision, active.write = decision, write
         if done is not None:
             active.dones.append(done)
         self.writer.submit(write)
@@ -151,11 +156,18 @@ class Engine:
 
     # -- the writer's verdicts
 
+    def _writing(self, write: Write) -> ActiveSaga | None:
+        """The saga that a verdict is about; None if this node has dropped it since, with all its others."""
+        active = self.sagas.get(write.key)
+        return active if active is not None and active.write is write else None
+
     def written(self, write: Write, time: datetime) -> None:
-        active = self.sagas[write.key]
+        active = self._writing(write)
+        if active is None:
+            return
         decision, dones = active.decision, active.dones
         assert decision is not None, write.key
-        active.decision, active.dones = None, []
+        active.decision, active.write, active.dones = None, None, []
         active.committed(decision, time, self.clock.monotonic())
         active.payload_bytes += len(write.payload)
         active.epoch = write.epoch
@@ -176,15 +188,20 @@ class Engine:
         self._go_on(active)
 
     def taken_over(self, write: Write) -> None:
-        active = self._drop(self.sagas[write.key])
-        self._refuse(active, Unavailable("the saga moved to another node", retry_after_ms=RETRY_AFTER_MS))
+        active = self._writing(write)
+        if active is not None:
+            self._refuse(self._drop(active), _moved())
 
     def exists(self, write: Write) -> None:
         assert self.on_conflict is not None
-        self.on_conflict(self._drop(self.sagas[write.key]))
+        active = self._writing(write)
+        if active is not None:
+            self.on_conflict(self._drop(active))
 
     def rejected(self, write: Write, error: DataRejected | None) -> None:
-        active = self.sagas[write.key]
+        active = self._writing(write)
+        if active is None:
+            return
         if write.new is None:
             assert error is not None
             self._incident(active, error)
@@ -201,7 +218,9 @@ class Engine:
             retry_after_ms=RETRY_AFTER_MS,
         )
         for write in writes:
-            active = self.sagas[write.key]
+            active = self._writing(write)
+            if active is None:
+                continue
             dones, active.dones = active.dones, []
             if write.revision == 1:
                 dones, active.at_rest = [*dones, *active.at_rest], []
@@ -247,8 +266,36 @@ class Engine:
             metadata=tuple(saga.metadata.items()),
             on_outcome=self._answered,
         )
+        if self.holds_lease():
+            self._send(call)
+        else:
+            self._held.append(call)
+
+    def _send(self, call: Call) -> None:
         self.calls_in_flight += 1
         self._transport.send(call)
+
+    def release_held(self) -> None:
+        """The lease is renewed: what was not sent for want of it is sent now."""
+        held, self._held = self._held, []
+        for call in held:
+            self._send(call)
+
+    def drop_all(self) -> None:
+        """This node was declared dead: its sagas belong to others."""
+        self._held.clear()
+        self.writer.forget()
+        for active in list(self.sagas.values()):
+            self._refuse(self._drop(active), _moved())
+
+    async def hand_back(self, limit: int) -> int:
+        """Gives up to `limit` sagas that only wait to whoever claims them. Returns how many."""
+        idle = [active for active in self.sagas.values() if _only_waits(active)][:limit]
+        given = await self.store.hand_back({active.key: active.epoch for active in idle})
+        for active in idle:
+            if active.key in given and self.sagas.get(active.key) is active and active.write is None:
+                self._refuse(self._drop(active), _moved())
+        return len(given)
 
     def _answered(self, call: Call, outcome: Outcome) -> None:
         self.calls_in_flight -= 1
@@ -367,6 +414,17 @@ class Engine:
                 break
             except Unavailable:
                 await self.clock.sleep(0.5 + self.random.random())
+
+
+def _moved() -> Unavailable:
+    return Unavailable("the saga moves to another node: try again", reason="TAKING_OVER", retry_after_ms=RETRY_AFTER_MS)
+
+
+def _only_waits(active: ActiveSaga) -> bool:
+    """Nothing is under way: no transition, no call."""
+    if active.write is not None or active.waiting or not active.owned or active.saga.revision == 0:
+        return False
+    return not active.saga.at_rest and not any(step.state in _IN_FLIGHT for step in active.saga.steps)
 
 
 def _wake_after_ms(saga: Saga) -> int | None:

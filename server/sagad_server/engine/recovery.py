@@ -1,5 +1,6 @@
 """What a node does with the sagas of its predecessor, and how it finds those that nobody holds in memory."""
 
+import asyncio
 from collections.abc import Collection
 from uuid import UUID
 
@@ -7,11 +8,15 @@ from sagad_server.domain.errors import Unavailable
 from sagad_server.domain.states import ENDED, ParkingReason, SagaState
 from sagad_server.engine.engine import Engine
 from sagad_server.engine.loader import Loader
+from sagad_server.engine.membership import Membership
 from sagad_server.storage.store import Key, LoadedSaga
 
 MAX_CRASHES = 3
 _UPKEEP_EVERY_S = 3.0
 _LOOK_AGAIN_S = 0.05
+_MORE_THAN_FAIR = 1.25
+_MINIMUM = 50
+"""Sagas: so few are not worth moving."""
 
 
 class NoProgress(Exception):  # noqa: N818 - only told, never raised
@@ -21,33 +26,70 @@ class NoProgress(Exception):  # noqa: N818 - only told, never raised
 class Recovery:
     """Claims sagas in bounded batches, each under a marker, so that one whose data kills the process is found out."""
 
-    def __init__(self, engine: Engine, loader: Loader) -> None:
+    def __init__(self, engine: Engine, loader: Loader, membership: Membership) -> None:
         self._engine = engine
         self._store = engine.store
         self._loader = loader
+        self._membership = membership
         self._missing: set[Key] = set()
-        self._blamed: Key | None = None
-        """The predecessor died over just this saga, and that is not counted yet."""
+        self._suspects: list[Key] = []
+        """Nodes have died over these, maybe."""
+        self._blamed: set[Key] = set()
+        """Nodes have died over just one of these, and that is not counted yet."""
         self._marked = False
+        self._wake = asyncio.Event()
         self.stranded = 0
         """Moving sagas that this node owned without having them in memory, found since its start. Expected: 0."""
 
-    async def run(self, instance_id: UUID, suspects: Collection[Key]) -> None:
-        """Takes everything over, then keeps looking. Runs until cancelled."""
-        waiting = sorted(suspects)
-        self._blamed = waiting[0] if len(waiting) == 1 else None
+    def lost(self) -> None:
+        """This node was declared dead."""
+        self._marked = False
+        self._engine.drop_all()
+
+    def regained(self) -> None:
+        """Calls may be started again."""
+        self._engine.release_held()
+
+    def adopt(self, suspects: Collection[Key]) -> None:
+        """A node has died over these; looks at once for what it leaves."""
+        self._suspects += [key for key in sorted(suspects) if key not in self._suspects]
+        if len(suspects) == 1:
+            self._blamed.update(suspects)
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Takes over what nobody alive owns, and keeps looking. Runs until cancelled."""
         while True:
+            self._wake.clear()
             try:
                 await self._unmark()
-                while waiting:
-                    await self._try_suspect(waiting[0])
-                    del waiting[0]
-                await self._claim_all()
-                await self._find_stranded(instance_id)
+                while self._suspects:
+                    await self._try_suspect(self._suspects[0])
+                    self._suspects.pop(0)
+                if not await self._share():
+                    await self._claim_all()
+                await self._find_stranded(self._membership.instance_id)
             except Unavailable:
                 await self._engine.clock.sleep(0.2 + self._engine.random.random() * 0.3)
             else:
-                await self._engine.clock.sleep(_UPKEEP_EVERY_S)
+                await self._pause(_UPKEEP_EVERY_S)
+
+    async def _pause(self, seconds: float) -> None:
+        """Until something is to be adopted, at most."""
+        clock = self._engine.clock
+        timer = clock.call_at(clock.monotonic() + seconds, self._wake.set)
+        await self._wake.wait()
+        timer.cancel()
+
+    async def _share(self) -> bool:
+        """Gives a part of what only waits to nodes that have less. True if this node has more than its share."""
+        owned = await self._store.count_owned()
+        mine = owned.get(self._membership.instance_id, 0)
+        share = sum(owned.values()) / max(1, len(owned))
+        if mine <= share * _MORE_THAN_FAIR + _MINIMUM:
+            return False
+        await self._engine.hand_back(min(int(mine - share), self._engine.settings.claim_batch))
+        return True
 
     async def _mark(self, keys: list[Key]) -> None:
         self._marked = True
@@ -62,7 +104,8 @@ class Recovery:
     async def _try_suspect(self, key: Key) -> None:
         """One of the sagas over which the predecessor died is taken over alone; the third death over just this one
         parks it."""
-        counts, self._blamed = key == self._blamed, None  # once: if the answer is lost, rather not at all than twice
+        counts = key in self._blamed
+        self._blamed.discard(key)  # once: if the answer is lost, rather not at all than twice
         if counts and await self._store.count_crash(key) >= MAX_CRASHES:
             row = await self._store.get_row(key)
             if row is not None and SagaState(row.state) in (SagaState.RUNNING, SagaState.COMPENSATING):

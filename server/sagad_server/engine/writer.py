@@ -60,8 +60,8 @@ class Writer:
         self._max_batch = max_batch
         self._queue: deque[Write] = deque()
         self._ready = asyncio.Event()
-        self._sent: dict[Key, list[UUID]] = {}
-        """The batches that an unsettled write was part of, and may have been committed by."""
+        self._sent: dict[int, list[UUID]] = {}
+        """By id of an unsettled write: the batches that it was part of, and may have been committed by."""
         self._missed: set[Key] = set()
         """Unsettled inserts that a commit, by its own answer, did not make, though no row was in the way."""
         self.healthy = True
@@ -70,6 +70,10 @@ class Writer:
     def submit(self, write: Write) -> None:
         self._queue.append(write)
         self._ready.set()
+
+    def forget(self) -> None:
+        """What was not sent yet is not to be sent any more. The batch that is under way is told of all the same."""
+        self._queue.clear()
 
     @property
     def queued(self) -> int:
@@ -100,7 +104,7 @@ class Writer:
             began = self._clock.monotonic()
             batch = Batch(self._random.uid(), writes)
             for write in writes:
-                self._sent.setdefault(write.key, []).append(batch.batch_id)
+                self._sent.setdefault(id(write), []).append(batch.batch_id)
             try:
                 committed = await self._store.commit(batch)
             except DataRejected as error:
@@ -108,7 +112,7 @@ class Writer:
                 return
             except Retryable:
                 for write in writes:
-                    self._sent[write.key].pop()  # certainly not committed: nothing to remember of a long outage
+                    self._sent[id(write)].pop()  # certainly not committed: nothing to remember of a long outage
                 failures = await self._pause(writes, failures, "Retryable")
             except CommitUnknown:
                 failures = await self._pause(writes, failures, "CommitUnknown")
@@ -162,7 +166,7 @@ class Writer:
     def _send_again(self, write: Write, row: RowState | None, *, answered: bool) -> bool:
         if write.new is not None:
             return self._insert_again(write, row, answered=answered)
-        sent = self._sent[write.key]
+        sent = self._sent[id(write)]
         if row is not None and row.epoch == write.epoch and row.revision == write.revision and row.batch_id in sent:
             self._tell_written(write, row.time)
             return False
@@ -192,7 +196,7 @@ class Writer:
         return False
 
     def _tell(self, write: Write) -> None:
-        del self._sent[write.key]
+        del self._sent[id(write)]
         self._missed.discard(write.key)
 
     def _tell_written(self, write: Write, time: datetime) -> None:

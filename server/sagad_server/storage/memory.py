@@ -2,7 +2,7 @@
 
 import secrets
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from math import ceil
@@ -21,7 +21,8 @@ from sagad_server.storage.store import (
     Key,
     LoadedSaga,
     Node,
-    NodeAlreadyRunning,
+    NodeRow,
+    NodeState,
     Retryable,
     RowState,
     SagaFilter,
@@ -36,28 +37,58 @@ MAX_STRANDED = 1_000
 class MemoryStore:
     """A Store on a MemoryDatabase."""
 
-    def __init__(self, database: MemoryDatabase | None = None) -> None:
+    def __init__(self, database: MemoryDatabase | None = None, new_id: Callable[[], UUID] = uuid4) -> None:
         self.database = database or MemoryDatabase()
+        self._new_id = new_id
+        self._node_name = ""
+        self._address = ""
         self._instance_id: UUID | None = None
 
     async def open(self, node_name: str) -> Node:
-        database = self.database
-        if database.holder is not None:
-            raise NodeAlreadyRunning("another process serves this database in memory")
-        self._instance_id = database.holder = uuid4()
-        incarnation = database.incarnations[node_name] = database.incarnations.get(node_name, 0) + 1
-        suspects, database.loading = database.loading, []
-        return Node(self._instance_id, node_name, incarnation, suspects)
+        self._node_name = node_name
+        return await self.register()
+
+    async def register(self) -> Node:
+        self._instance_id = self._new_id()
+        return self.database.register(self._instance_id, self._node_name, self._address)
+
+    async def announce(self, address: str) -> None:
+        self._address = address
+        self._own_row().address = address
+
+    async def renew(self) -> bool:
+        database = self._opened()
+        assert self._instance_id is not None
+        if not database.is_live(self._instance_id):
+            return False
+        database.nodes[self._instance_id].lease += 1
+        return True
+
+    async def nodes(self) -> list[NodeRow]:
+        rows = self._opened().nodes.values()
+        last = {row.node_name: row for row in sorted(rows, key=lambda row: row.incarnation)}
+        shown = [row for row in rows if row.state == NodeState.LIVE or last[row.node_name] is row]
+        return [replace(row) for row in shown]
+
+    async def declare_dead(self, instance_id: UUID, lease: int) -> list[Key] | None:
+        database = self._opened()
+        node = database.nodes.get(instance_id)
+        if node is None or node.state != NodeState.LIVE or node.lease != lease:
+            return None
+        return database.kill(node)
+
+    def _own_row(self) -> NodeRow:
+        assert self._instance_id is not None
+        return self._opened().nodes[self._instance_id]
 
     async def close(self) -> None:
         if self._instance_id is not None:
-            self.database.loading = []
-            self.die()
+            self.database.loading.pop(self._instance_id, None)
+            self._own_row().state = NodeState.DEAD
+        self.die()
 
     def die(self) -> None:
-        """Ends as by SIGKILL: what it was loading stays noted."""
-        if self._instance_id is not None and self.database.holder == self._instance_id:
-            self.database.holder = None
+        """Ends as by SIGKILL: what it was loading stays noted, and its row stays LIVE."""
         self._instance_id = None
 
     def _opened(self) -> MemoryDatabase:
@@ -96,7 +127,7 @@ class MemoryStore:
         return self._take_over(saga) if saga is not None and self._claimable(saga) else None
 
     def _claimable(self, saga: MemorySaga) -> bool:
-        return saga.row.state in MOVING and saga.row.owner != self._instance_id
+        return saga.row.state in MOVING and not self.database.is_live(saga.row.owner)
 
     def _take_over(self, saga: MemorySaga) -> LoadedSaga:
         saga.row.epoch += 1
@@ -104,7 +135,9 @@ class MemoryStore:
         return self.database.loaded(saga)
 
     async def mark_loading(self, keys: Sequence[Key]) -> None:
-        self._opened().loading = list(keys)
+        database = self._opened()
+        assert self._instance_id is not None
+        database.loading[self._instance_id] = list(keys)
 
     async def count_crash(self, key: Key) -> int:
         saga = self._opened().sagas.get(key)
@@ -159,6 +192,20 @@ class MemoryStore:
 
     async def count_by_state(self) -> dict[int, int]:
         return _counts(saga.row.state for saga in self._opened().sagas.values() if saga.row.state not in ENDED)
+
+    async def hand_back(self, keys: Mapping[Key, int]) -> set[Key]:
+        given = set()
+        for key, epoch in keys.items():
+            saga = self._opened().sagas.get(key)
+            if saga is not None and saga.row.owner == self._instance_id and saga.row.epoch == epoch:
+                saga.row.owner = None
+                given.add(key)
+        return given
+
+    async def count_owned(self) -> dict[UUID, int]:
+        database = self._opened()
+        owned = Counter(saga.row.owner for saga in database.sagas.values() if saga.row.state in MOVING)
+        return {instance_id: owned[instance_id] for instance_id in database.nodes if database.is_live(instance_id)}
 
     async def stranded(self) -> list[Key]:
         rows = (saga.row for saga in self._opened().sagas.values())

@@ -13,6 +13,9 @@ from sagad_server.storage.store import (
     EventRow,
     Key,
     LoadedSaga,
+    Node,
+    NodeRow,
+    NodeState,
     RowState,
     SagaFilter,
     SagaRow,
@@ -67,10 +70,27 @@ class MemoryDatabase:
         self.journal = MemoryJournal()
         self.definitions: dict[tuple[str, str, str], StoredDefinition] = {}
         self.secrets: dict[str, bytes] = {}
-        self.incarnations: dict[str, int] = {}
-        self.loading: list[Key] = []
-        self.holder: UUID | None = None
-        """The instance that is open."""
+        self.nodes: dict[UUID, NodeRow] = {}
+        self.loading: dict[UUID, list[Key]] = {}
+
+    def is_live(self, instance_id: UUID | None) -> bool:
+        node = self.nodes.get(instance_id) if instance_id is not None else None
+        return node is not None and node.state == NodeState.LIVE
+
+    def register(self, instance_id: UUID, node_name: str, address: str) -> Node:
+        suspects: list[Key] = []
+        namesakes = [node for node in self.nodes.values() if node.node_name == node_name]
+        for node in namesakes:
+            if node.state == NodeState.LIVE:
+                suspects += self.kill(node)
+        incarnation = max((node.incarnation for node in namesakes), default=0) + 1
+        self.nodes[instance_id] = NodeRow(instance_id, node_name, incarnation, NodeState.LIVE, 0, address, self.now())
+        return Node(instance_id, node_name, incarnation, suspects)
+
+    def kill(self, node: NodeRow) -> list[Key]:
+        """Declares it DEAD; what it was loading."""
+        node.state = NodeState.DEAD
+        return self.loading.pop(node.instance_id, [])
 
     def selected(self, namespace: str | None, selection: SagaFilter) -> Iterable[SagaRow]:
         """The rows themselves, without tombstones."""

@@ -7,6 +7,7 @@ database's own; nobody compares them with another clock.
 from collections.abc import Collection, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from enum import IntEnum
 from typing import TYPE_CHECKING, Protocol
 from uuid import UUID
 
@@ -35,10 +36,6 @@ class SchemaTooNew(Exception):  # noqa: N818
 
 class SchemaTooOld(Exception):  # noqa: N818
     """The database lacks migrations, and was not to be migrated."""
-
-
-class NodeAlreadyRunning(Exception):  # noqa: N818
-    """Another live process serves this database."""
 
 
 @dataclass(slots=True)
@@ -167,15 +164,37 @@ class LoadedSaga:
     now: datetime
 
 
+class NodeState(IntEnum):
+    """A node is LIVE from its registration until somebody, maybe itself, has declared it DEAD. That is for good."""
+
+    LIVE = 1
+    DEAD = 2
+
+
 @dataclass(slots=True)
 class Node:
-    """This process as the database knows it."""
+    """This process as the database knows it since its last registration."""
 
     instance_id: UUID
     node_name: str
     incarnation: int
     suspects: list[Key]
-    """The sagas that a predecessor was loading or deciding when it died."""
+    """The sagas that predecessors of the same name were loading or deciding when they died."""
+
+
+@dataclass(slots=True)
+class NodeRow:
+    """A registration."""
+
+    instance_id: UUID
+    node_name: str
+    incarnation: int
+    state: int
+    lease: int
+    """Grows with every renewal."""
+    address: str
+    """Where other nodes reach it; empty until it is announced."""
+    start_time: datetime
 
 
 @dataclass(slots=True, frozen=True)
@@ -236,8 +255,24 @@ class Store(Protocol):
     """
 
     async def open(self, node_name: str) -> Node:
-        """Registers a new incarnation of `node_name`. Raises NodeAlreadyRunning, SchemaTooNew,
-        SchemaTooOld."""
+        """Connects, and registers a new incarnation of `node_name` as LIVE; LIVE ones of that name are declared DEAD.
+        Raises SchemaTooNew."""
+
+    async def register(self) -> Node:
+        """The same again, for a node that finds itself DEAD: from now on it writes under the new instance_id."""
+
+    async def announce(self, address: str) -> None:
+        """Tells where other nodes reach this one. Kept over `register`."""
+
+    async def renew(self) -> bool:
+        """Lets this node's lease grow. False: it is DEAD, or its row is gone."""
+
+    async def nodes(self) -> list[NodeRow]:
+        """All LIVE nodes, and those DEAD ones that were registered last under their name."""
+
+    async def declare_dead(self, instance_id: UUID, lease: int) -> list[Key] | None:
+        """LIVE becomes DEAD, if the node's lease still stands at `lease`: the sagas that it was loading or deciding.
+        None if it does not stand there."""
 
     async def close(self) -> None:
         """Gives everything back; what was uncommitted is lost."""
@@ -252,11 +287,11 @@ class Store(Protocol):
         """Where these rows stand, after whatever was under way on them has ended. Raises Retryable."""
 
     async def claim(self, limit: int, exclude: Collection[Key]) -> list[LoadedSaga]:
-        """Takes over up to `limit` moving sagas (RUNNING, COMPENSATING) that this node does not own: epoch + 1, owner
-        = this node. Released ones that are not yet due stay where they are."""
+        """Takes over up to `limit` moving sagas (RUNNING, COMPENSATING) that no LIVE node owns: epoch + 1, owner = this
+        node. Released ones that are not yet due stay where they are."""
 
     async def claim_one(self, key: Key) -> LoadedSaga | None:
-        """The same for one saga, due or not; None if it does not move or is owned by this node."""
+        """The same for one saga, due or not; None if it does not move or a LIVE node owns it."""
 
     async def mark_loading(self, keys: Sequence[Key]) -> None:
         """Durably notes what is being loaded or decided just now, so that a death over it can be seen. Empty:
@@ -302,6 +337,13 @@ class Store(Protocol):
 
     async def count_by_state(self) -> dict[int, int]:
         """All sagas of all namespaces that have not ended, by state: cheap, for metrics."""
+
+    async def hand_back(self, keys: Mapping[Key, int]) -> set[Key]:
+        """Owner = null for those sagas of this node that stand at the epoch given: any node may claim them. Returns
+        which."""
+
+    async def count_owned(self) -> dict[UUID, int]:
+        """Moving sagas of each LIVE node, 0 too, counted up to some bound."""
 
     async def stranded(self) -> list[Key]:
         """Keys of moving sagas that this node owns, those that have not changed for longest, at most 1,000: the caller

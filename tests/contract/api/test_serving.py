@@ -74,7 +74,7 @@ async def test_a_port_that_is_taken_is_not_shared(server: Server) -> None:
     config = Grpc(address=server.address)
     second = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
     with pytest.raises(ListenError, match=f"cannot listen on {server.address}"):
-        listen(second, config)
+        listen(second, config, config.address)
     await second.stop(None)
 
 

@@ -144,6 +144,9 @@ async def test_the_server_is_shown(sagactl: Sagactl) -> None:
     assert (await sagactl("info")).lines[0][0] == "sagad"
     health = await sagactl("health")
     assert (health.code, health.lines[0]) == (0, ["healthy", "yes"])
+    (node,) = (await sagactl("nodes", "-o", "json")).json
+    assert (node["state"], node["incarnation"]) == ("NODE_STATE_LIVE", "1")
+    assert (await sagactl("drain", "nobody")).code == 1
     participants = (await sagactl("participants", "-o", "json")).json
     assert any(one["name"] == "echo" and one["reachable"] for one in participants)
     assert (await sagactl("stats", "--service")).lines[0][0] == "up since"

@@ -7,7 +7,7 @@ import pytest
 from support.storage import Backend, batch, end, key, start, step
 
 from sagad_server.domain.states import EventCause, ParkingReason, SagaState
-from sagad_server.storage.store import Key, LoadedSaga, NodeAlreadyRunning
+from sagad_server.storage.store import Key, LoadedSaga
 
 
 def ids(sagas: list[LoadedSaga]) -> list[str]:
@@ -23,22 +23,6 @@ async def test_each_start_is_a_new_incarnation_of_its_node(backend: Backend) -> 
     assert [first.incarnation, second.incarnation, third.incarnation] == [1, 2, 3]
     assert (other.node_name, other.incarnation) == ("other node", 1)
     assert len({first.instance_id, second.instance_id, third.instance_id}) == 3
-
-
-async def test_a_database_is_served_by_one_live_process(backend: Backend) -> None:
-    with pytest.raises(NodeAlreadyRunning):
-        await backend.open("other node")
-
-    await backend.commit(start("a"))
-
-
-async def test_after_close_another_process_may_serve_the_database(backend: Backend) -> None:
-    await backend.commit(start("a"))
-    await backend.store.close()
-
-    await backend.open("other node")
-
-    assert (await backend.load("a")).row.revision == 1
 
 
 async def test_the_successor_takes_over_what_moves_with_the_next_epoch_and_its_whole_journal(backend: Backend) -> None:
@@ -131,14 +115,6 @@ async def test_what_a_node_was_loading_when_it_died_are_its_successors_suspects(
     _, node = await backend.restart()
 
     assert sorted(node.suspects) == [key("a"), ("other", "b")]
-
-
-async def test_the_successors_name_does_not_matter_to_suspects(backend: Backend) -> None:
-    await backend.store.mark_loading([key("a")])
-
-    _, node = await backend.restart("a new host")
-
-    assert node.suspects == [key("a")]
 
 
 @pytest.mark.parametrize("keys", [[], [key("b")]], ids=["nothing", "another"])

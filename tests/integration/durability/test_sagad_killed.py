@@ -6,7 +6,7 @@ from pathlib import Path
 
 from support.keeper import keeping
 from support.load import Load
-from support.processes import SagadProcess, sagad_process
+from support.processes import sagad_process
 
 
 async def test_after_kill_9_and_restart_200_sagas_in_flight_end_within_seconds(folder: Path, postgres_dsn: str) -> None:
@@ -65,15 +65,38 @@ async def test_sigterm_finishes_calls_in_flight_and_leaves_the_rest_to_the_next_
     assert not any(step.may_have_happened for saga in sagas for step in saga.steps), "a clean stop leaves no doubt"
 
 
-async def test_a_second_sagad_on_the_same_database_is_refused_with_a_message(folder: Path, postgres_dsn: str) -> None:
+async def test_of_two_processes_with_one_name_the_first_ends_with_a_message(folder: Path, postgres_dsn: str) -> None:
     other = folder / "other"
     other.mkdir()
+    node: dict[str, object] = {"name": "twin", "lease": "2s"}
     async with keeping() as keeper:
-        with sagad_process(folder, postgres_dsn, {"keeper": keeper.address}):
-            second = SagadProcess(other, postgres_dsn, {"keeper": keeper.address})
-            second.start(wait=False)
-            await asyncio.to_thread(second._child.wait, 60)  # type: ignore[union-attr]
-    assert second._child is not None
-    assert second._child.returncode == 1
-    assert "database" in second.log()
-    assert "Traceback" not in second.log()
+        to_keeper = {"keeper": keeper.address}
+        with (
+            sagad_process(folder, postgres_dsn, to_keeper, node=node) as first,
+            sagad_process(other, postgres_dsn, to_keeper, node=node) as second,
+        ):
+            assert first._child is not None
+            assert await asyncio.to_thread(first._child.wait, 60) == 1
+            assert "node.name" in first.log()
+            assert second.serving()
+
+
+async def test_a_node_that_dies_is_replaced_by_another(folder: Path, postgres_dsn: str) -> None:
+    other = folder / "other"
+    other.mkdir()
+    async with keeping(delay_s=0.2) as keeper:
+        to_keeper = {"keeper": keeper.address}
+        one: dict[str, object] = {"name": "one", "lease": "2s"}
+        two: dict[str, object] = {"name": "two", "lease": "2s"}
+        with (
+            sagad_process(folder, postgres_dsn, to_keeper, node=one) as first,
+            sagad_process(other, postgres_dsn, to_keeper, node=two) as second,
+        ):
+            load = Load(first.address, keeper)
+            async with load.client:
+                await load.prepare()
+                await load.start()
+                first.kill()
+            survivor = Load(second.address, keeper)
+            async with survivor.client:
+                await survivor.check()

@@ -98,7 +98,7 @@ async def test_a_read_that_gets_no_answer_is_unavailable_in_bounded_time_and_the
 
 async def test_open_ends_in_bounded_time_though_nobody_answers(postgres_dsn: str) -> None:
     async with proxied(postgres_dsn) as (proxy, dsn):
-        store = PostgresStore(PostgresSettings(dsn=dsn, connect_timeout_s=1))
+        store = PostgresStore(PostgresSettings(dsn=dsn, connect_timeout_s=1, command_timeout_s=1))
         proxy.lose_answer_to(b"pg_advisory_lock")
 
         async with asyncio.timeout(10):

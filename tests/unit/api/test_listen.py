@@ -14,5 +14,5 @@ async def test_a_certificate_that_is_none_is_refused_with_a_message(tmp_path: Pa
     broken.write_text("no certificate")
     server = grpc.aio.server()
     with pytest.raises(ListenError, match="cannot listen on"):
-        listen(server, Grpc(address="127.0.0.1:0", tls_cert_file=broken, tls_key_file=broken))
+        listen(server, Grpc(address="127.0.0.1:0", tls_cert_file=broken, tls_key_file=broken), "127.0.0.1:0")
     await server.stop(None)

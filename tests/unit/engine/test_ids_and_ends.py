@@ -81,7 +81,7 @@ async def test_two_deaths_over_a_saga_and_then_progress_begin_the_count_anew(wor
     await world.start("a")
     for _ in range(2):
         await world.die()
-        world.database.loading = [KEY]
+        world.database.loading[list(world.database.nodes)[-1]] = [KEY]
         await world.boot()
         assert world.database.sagas[KEY].crashes <= 1, "taking it over was progress: it called again"
     assert world.database.sagas[KEY].row.state == SagaState.RUNNING

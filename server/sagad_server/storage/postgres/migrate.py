@@ -3,7 +3,7 @@
 import re
 from importlib.resources import files
 
-from sagad_server.storage.postgres.connect import Connection, close, connect, unavailable
+from sagad_server.storage.postgres.connect import AnyConnection, Connection, close, connect, unavailable
 from sagad_server.storage.postgres.settings import PostgresSettings
 from sagad_server.storage.store import SchemaTooNew, SchemaTooOld
 
@@ -27,19 +27,19 @@ def known_migrations() -> dict[int, str]:
     return dict(zip(numbers, names, strict=True))
 
 
-async def migrate(dsn: str) -> list[str]:
-    """Applies what is missing, and returns the names of the files applied. Raises SchemaTooNew and Unavailable; a
-    migration that fails has changed nothing."""
+async def migrate(dsn: str, *, patience_s: float = 300.0) -> list[str]:
+    """Applies what is missing, and returns the names of the files applied. Waits up to `patience_s` for another
+    process that does so. Raises SchemaTooNew and Unavailable; a migration that fails has changed nothing."""
     with unavailable():
         connection = await connect(PostgresSettings(dsn=dsn))
         try:
-            return await _migrate(connection)
+            return await _migrate(connection, patience_s)
         finally:
             await close(connection)
 
 
-async def _migrate(connection: Connection) -> list[str]:
-    await connection.execute("SELECT pg_advisory_lock($1)", LOCK)
+async def _migrate(connection: Connection, patience_s: float) -> list[str]:
+    await connection.execute("SELECT pg_advisory_lock($1)", LOCK, timeout=patience_s)
     await connection.execute(BOOKKEEPING)
     version = await schema_version(connection)
     _refuse_newer(version)
@@ -49,7 +49,16 @@ async def _migrate(connection: Connection) -> list[str]:
     return list(missing.values())
 
 
-async def require_current(connection: Connection) -> None:
+async def is_current(connection: AnyConnection) -> bool:
+    """Whether nothing is missing. Raises SchemaTooNew."""
+    try:
+        await require_current(connection)
+    except SchemaTooOld:
+        return False
+    return True
+
+
+async def require_current(connection: AnyConnection) -> None:
     """Raises SchemaTooNew or SchemaTooOld unless the schema is the one that this code knows."""
     exists = await connection.fetchval("SELECT to_regclass('sagad.schema_migration') IS NOT NULL")
     version = await schema_version(connection) if exists else 0
@@ -58,7 +67,7 @@ async def require_current(connection: Connection) -> None:
         raise SchemaTooOld(f"the database has schema version {version}, this sagad needs {known}: run `sagad migrate`")
 
 
-async def schema_version(connection: Connection) -> int:
+async def schema_version(connection: AnyConnection) -> int:
     """The last migration applied; 0 if none."""
     version: int = await connection.fetchval("SELECT coalesce(max(version), 0) FROM sagad.schema_migration")
     return version

@@ -1,18 +1,21 @@
 """The store on PostgreSQL."""
 
 import secrets
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 from uuid import UUID, uuid4
 
+import asyncpg
+
+from sagad_server.domain.errors import Unavailable
 from sagad_server.domain.states import EventCause
 from sagad_server.storage.journal import Cursor, JournalPage
 from sagad_server.storage.postgres import definitions
-from sagad_server.storage.postgres.connect import AnyConnection, Connection, unavailable
+from sagad_server.storage.postgres.connect import AnyConnection, unavailable
 from sagad_server.storage.postgres.journal import journal_end, read_journal
-from sagad_server.storage.postgres.lock import NODES, DatabaseLock
-from sagad_server.storage.postgres.migrate import migrate, require_current
+from sagad_server.storage.postgres.migrate import is_current, migrate, require_current
 from sagad_server.storage.postgres.pool import Pool
+from sagad_server.storage.postgres.queries import load_queries
 from sagad_server.storage.postgres.resolve import SAGAS, resolve
 from sagad_server.storage.postgres.rows import event_row, loaded_saga, relay_partition, saga_row, stored_definition
 from sagad_server.storage.postgres.selection import Parameters, following, where
@@ -26,6 +29,7 @@ from sagad_server.storage.store import (
     Key,
     LoadedSaga,
     Node,
+    NodeRow,
     Retryable,
     RowState,
     SagaFilter,
@@ -35,68 +39,90 @@ from sagad_server.storage.store import (
 )
 
 PING_S = 2
+NODES = load_queries("nodes")
 
 
 class PostgresStore:
     """A Store on PostgreSQL.
 
-    `on_lock_lost` is called once, from the loop, if another process has taken the database over: end this one, all
-    that it writes is refused. With `migrates=False` the schema must be up to date.
+    With `migrates=False` the schema must be up to date.
     """
 
-    def __init__(
-        self, settings: PostgresSettings, *, migrates: bool = True, on_lock_lost: Callable[[], None] = lambda: None
-    ) -> None:
+    def __init__(self, settings: PostgresSettings, *, migrates: bool = True) -> None:
         self._settings = settings
         self._migrates = migrates
-        self._on_lock_lost = on_lock_lost
         self._pool = Pool(settings)
-        self._lock: DatabaseLock | None = None
         self._writer: Writer | None = None
+        self._node_name = ""
+        self._address = ""
         self._instance_id = UUID(int=0)
 
     # --- A node's life
 
     async def open(self, node_name: str) -> Node:
-        self._instance_id = uuid4()
+        self._node_name = node_name
         with unavailable():
-            self._lock = DatabaseLock(self._settings, node_name, self._on_lock_lost)
             try:
-                connection = await self._lock.take()
-                if self._migrates:
-                    await migrate(self._settings.dsn)
-                await require_current(connection)
-                node = await self._register(connection, node_name)
+                await self._pool.open()
+                await self._prepare_schema()
+                node = await self.register()
                 self._writer = Writer(self._settings, self._instance_id)
                 await self._writer.connect()
-                await self._pool.open()
             except BaseException:
                 self.die()
                 raise
-            self._lock.keep(self._instance_id)
             return node
 
-    async def _register(self, connection: Connection, node_name: str) -> Node:
-        async with connection.transaction():
-            dead = await connection.fetch(NODES["replace"])
-            incarnation = await connection.fetchval(NODES["register"], self._instance_id, node_name)
-        suspects = [key for row in dead for key in zip(row["loading_namespaces"], row["loading_saga_ids"], strict=True)]
-        return Node(self._instance_id, node_name, incarnation, suspects)
+    async def _prepare_schema(self) -> None:
+        """An ordinary start finds it up to date, and loses no time."""
+        async with self._pool.connection() as connection:
+            if not self._migrates:
+                await require_current(connection)
+            elif not await is_current(connection):
+                await migrate(self._settings.dsn, patience_s=self._settings.command_timeout_s)
+
+    async def register(self) -> Node:
+        instance_id = uuid4()
+        async with self._pool.transaction() as connection:
+            await connection.execute(NODES["one_at_a_time"], self._node_name)
+            dead = await connection.fetch(NODES["replace"], self._node_name)
+            incarnation = await connection.fetchval(NODES["register"], instance_id, self._node_name, self._address)
+            await connection.execute(NODES["forget_dead"])
+        self._instance_id = instance_id
+        if self._writer is not None:
+            self._writer.owner = instance_id
+        return Node(instance_id, self._node_name, incarnation, [key for row in dead for key in _loading(row)])
+
+    async def announce(self, address: str) -> None:
+        self._address = address
+        await self._pool.fetchval(NODES["announce"], self._instance_id, address)
+
+    async def renew(self) -> bool:
+        return await self._pool.fetchval(NODES["renew"], self._instance_id) is not None
+
+    async def nodes(self) -> list[NodeRow]:
+        return [NodeRow(*record) for record in await self._pool.fetch(NODES["nodes"])]
+
+    async def declare_dead(self, instance_id: UUID, lease: int) -> list[Key] | None:
+        row = await self._pool.fetchrow(NODES["declare_dead"], instance_id, lease)
+        return _loading(row) if row is not None else None
 
     async def close(self) -> None:
-        lock, self._lock = self._lock, None
-        if self._writer is not None:
-            await self._writer.close()
+        writer, self._writer = self._writer, None
+        if writer is not None:
+            await writer.close()
+            try:
+                await self._pool.fetchval(NODES["stop"], self._instance_id)
+            except Unavailable:  # then others find out by its lease
+                self._pool.terminate()
         await self._pool.close()
-        if lock is not None:
-            await lock.close(self._instance_id)
 
     def die(self) -> None:
         """Ends at once, as by SIGKILL: nothing more is sent, and what was being loaded stays noted."""
-        for part in (self._lock, self._writer, self._pool):
+        for part in (self._writer, self._pool):
             if part is not None:
                 part.terminate()
-        self._lock = None
+        self._writer = None
 
     async def mark_loading(self, keys: Sequence[Key]) -> None:
         namespaces, saga_ids = _columns(keys)
@@ -117,7 +143,7 @@ class PostgresStore:
         return self._pool.sizes()
 
     async def ping(self) -> None:
-        await self._pool.fetchval(NODES["beat"], self._instance_id, timeout_s=PING_S)
+        await self._pool.fetchval(NODES["ping"], self._instance_id, timeout_s=PING_S)
 
     # --- How sagas move
 
@@ -127,7 +153,7 @@ class PostgresStore:
         return await self._writer.commit(batch)
 
     async def resolve(self, keys: Sequence[Key]) -> dict[Key, RowState]:
-        if self._lock is None:
+        if self._writer is None:
             raise Retryable("the store is not open")
         return await resolve(self._settings, keys) if keys else {}
 
@@ -152,6 +178,15 @@ class PostgresStore:
         last = (EventCause.INCIDENT, relay_partition(*key), event)
         parked = await self._pool.fetchval(SAGAS["park"], *key, revision, epoch, reason, incident_id, *last)
         return parked is not None
+
+    async def hand_back(self, keys: Mapping[Key, int]) -> set[Key]:
+        ordered = sorted(keys)
+        epochs = [keys[key] for key in ordered]
+        given = await self._pool.fetch(SAGAS["hand_back"], self._instance_id, *_columns(ordered), epochs)
+        return {(record["namespace"], record["saga_id"]) for record in given}
+
+    async def count_owned(self) -> dict[UUID, int]:
+        return {record["owner"]: record["count"] for record in await self._pool.fetch(SAGAS["count_owned"])}
 
     async def stranded(self) -> list[Key]:
         records = await self._pool.fetch(SAGAS["stranded"], self._instance_id)
@@ -240,6 +275,10 @@ class PostgresStore:
 
     async def delete_definition(self, namespace: str, definition_id: str, version: str) -> bool:
         return await definitions.delete(self._pool, namespace, definition_id, version)
+
+
+def _loading(record: asyncpg.Record) -> list[Key]:
+    return list(zip(record["loading_namespaces"], record["loading_saga_ids"], strict=True))
 
 
 async def _load(connection: AnyConnection, keys: Collection[Key]) -> list[LoadedSaga]:

@@ -40,7 +40,8 @@ class Writer:
 
     def __init__(self, settings: PostgresSettings, owner: UUID) -> None:
         self._settings = settings
-        self._owner = owner
+        self.owner = owner
+        """Changes when the node has registered anew."""
         self._one_at_a_time = asyncio.Lock()
         self._connection: Connection | None = None
         self._statements: dict[str, Statement] = {}
@@ -76,7 +77,7 @@ class Writer:
         keys = {write.key for write in batch.writes}
         assert len(keys) == len(batch.writes), "a batch holds at most one write of a saga"
         try:
-            arguments = [batch.batch_id, self._owner, *advance_arrays(old), *(start_arrays(new) if new else ())]
+            arguments = [batch.batch_id, self.owner, *advance_arrays(old), *(start_arrays(new) if new else ())]
         except UnicodeEncodeError as error:
             raise DataRejected(f"a key cannot be encoded in UTF-8: {error}") from error
         async with self._one_at_a_time:

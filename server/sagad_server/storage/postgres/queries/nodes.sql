@@ -1,47 +1,58 @@
--- name: lock
--- Waits for a moment (lock_timeout): the connections of a process that was just killed may linger.
-SELECT pg_advisory_lock($1)
-
--- name: try_lock
-SELECT pg_try_advisory_lock($1)
-
--- name: holder
--- Who has the lock.
-SELECT
-    a.application_name,
-    coalesce(host(a.client_addr), 'this machine') AS client,
-    date_trunc('second', a.backend_start) AS since,
-    current_database() AS database,
-    coalesce(host(inet_server_addr()) || ':' || inet_server_port(), 'a local socket') AS server
-FROM pg_locks AS l
-JOIN pg_stat_activity AS a USING (pid)
-WHERE l.locktype = 'advisory' AND l.granted
-    AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
-    AND (l.classid::bigint << 32 | l.objid::bigint) = $1
+-- name: one_at_a_time
+-- Two processes of one name register one after the other.
+SELECT pg_advisory_xact_lock(hashtextextended('sagad node ' || $1, 0))
 
 -- name: replace
--- The lock is held: whoever was LIVE is dead. What they were loading is suspect.
+-- A node of the same name starts: the one before is dead at once. What it was loading is suspect.
 UPDATE sagad.nodes
 SET state = 2
-WHERE state = 1
+WHERE state = 1 AND node_name = $1
 RETURNING loading_namespaces, loading_saga_ids
 
 -- name: register
-INSERT INTO sagad.nodes (instance_id, node_name, incarnation)
-SELECT $1, $2, coalesce(max(incarnation), 0) + 1
+INSERT INTO sagad.nodes (instance_id, node_name, incarnation, address)
+SELECT $1, $2, coalesce(max(incarnation), 0) + 1, $3
 FROM sagad.nodes
 WHERE node_name = $2
 RETURNING incarnation
 
--- name: beat
--- The lease grows while the node lives and is not replaced.
-WITH beat AS (
-    UPDATE sagad.nodes
-    SET lease = lease + 1
-    WHERE instance_id = $1 AND state = 1
-    RETURNING 1
-)
-SELECT EXISTS (SELECT FROM beat)
+-- name: forget_dead
+-- The last of each name stays, for its incarnation; so does whoever still owns a moving saga.
+DELETE FROM sagad.nodes AS n
+WHERE n.state = 2 AND n.start_time < now() - interval '1 day'
+    AND EXISTS (SELECT FROM sagad.nodes AS m WHERE m.node_name = n.node_name AND m.incarnation > n.incarnation)
+    AND NOT EXISTS (SELECT FROM sagad.saga AS s WHERE s.owner = n.instance_id AND s.state IN (1, 2))
+
+-- name: announce
+UPDATE sagad.nodes
+SET address = $2
+WHERE instance_id = $1
+
+-- name: renew
+-- The lease grows while the node lives.
+UPDATE sagad.nodes
+SET lease = lease + 1
+WHERE instance_id = $1 AND state = 1
+RETURNING 1
+
+-- name: nodes
+SELECT instance_id, node_name, incarnation, state, lease, address, start_time
+FROM sagad.nodes AS n
+WHERE state = 1
+    OR NOT EXISTS (SELECT FROM sagad.nodes AS m WHERE m.node_name = n.node_name AND m.incarnation > n.incarnation)
+ORDER BY node_name, incarnation
+
+-- name: declare_dead
+UPDATE sagad.nodes
+SET state = 2
+WHERE instance_id = $1 AND state = 1 AND lease = $2
+RETURNING loading_namespaces, loading_saga_ids
+
+-- name: ping
+-- Writes, so that a database that takes none is found out. The lease is not touched: it has its own clock.
+UPDATE sagad.nodes
+SET state = state
+WHERE instance_id = $1
 
 -- name: mark_loading
 UPDATE sagad.nodes

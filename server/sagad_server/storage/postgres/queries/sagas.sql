@@ -1,21 +1,34 @@
 -- name: claim
--- Takes over due sagas that move and are not ours: those without owner, and those of others, which are dead. The branches
--- are ranges of the index saga_moving, and ORDER BY makes the planner see them so. Only rows that nobody is writing.
-WITH excluded AS MATERIALIZED (
+-- Takes over due sagas that move and that no LIVE node owns. Owners are found by hopping through the index saga_moving, so
+-- that the sagas of the living cost nothing; ORDER BY makes the planner use it. Only rows that nobody is writing.
+WITH RECURSIVE owners (owner) AS (
+    (SELECT owner FROM sagad.saga WHERE state IN (1, 2) AND owner IS NOT NULL ORDER BY owner LIMIT 1)
+    UNION ALL
+    SELECT (
+        SELECT s.owner FROM sagad.saga AS s
+        WHERE s.state IN (1, 2) AND s.owner > o.owner
+        ORDER BY s.owner LIMIT 1
+    )
+    FROM owners AS o
+    WHERE o.owner IS NOT NULL
+),
+dead AS MATERIALIZED (
+    SELECT owner FROM owners
+    WHERE owner IS NOT NULL
+        AND NOT EXISTS (SELECT FROM sagad.nodes WHERE instance_id = owner AND state = 1)
+),
+excluded AS MATERIALIZED (
     SELECT * FROM unnest($3::text[], $4::text[])
 ),
 picked AS MATERIALIZED (
     SELECT * FROM (
-        SELECT ctid FROM sagad.saga
-        WHERE state IN (1, 2) AND owner < $1 AND (namespace, saga_id) NOT IN (TABLE excluded)
-        ORDER BY owner, wake_at LIMIT $2 FOR UPDATE SKIP LOCKED
-    ) AS dead_1
-    UNION ALL
-    SELECT * FROM (
-        SELECT ctid FROM sagad.saga
-        WHERE state IN (1, 2) AND owner > $1 AND (namespace, saga_id) NOT IN (TABLE excluded)
-        ORDER BY owner, wake_at LIMIT $2 FOR UPDATE SKIP LOCKED
-    ) AS dead_2
+        SELECT l.ctid FROM dead AS d, LATERAL (
+            SELECT s.ctid FROM sagad.saga AS s
+            WHERE s.state IN (1, 2) AND s.owner = d.owner AND (s.namespace, s.saga_id) NOT IN (TABLE excluded)
+            ORDER BY s.owner, s.wake_at LIMIT $2 FOR UPDATE SKIP LOCKED
+        ) AS l
+        LIMIT $2
+    ) AS of_the_dead
     UNION ALL
     SELECT * FROM (
         SELECT ctid FROM sagad.saga
@@ -38,8 +51,27 @@ RETURNING namespace, saga_id
 -- name: claim_one
 UPDATE sagad.saga
 SET epoch = epoch + 1, owner = $1, wake_at = NULL
-WHERE namespace = $2 AND saga_id = $3 AND state IN (1, 2) AND owner IS DISTINCT FROM $1
+WHERE namespace = $2 AND saga_id = $3 AND state IN (1, 2)
+    AND NOT EXISTS (SELECT FROM sagad.nodes WHERE instance_id = owner AND nodes.state = 1)
 RETURNING namespace, saga_id
+
+-- name: hand_back
+UPDATE sagad.saga AS s
+SET owner = NULL, wake_at = NULL
+FROM unnest($2::text[], $3::text[], $4::bigint[]) AS k (namespace, saga_id, epoch)
+WHERE s.namespace = k.namespace AND s.saga_id = k.saga_id AND s.epoch = k.epoch
+    AND s.owner = $1 AND s.state IN (1, 2)
+RETURNING s.namespace, s.saga_id
+
+-- name: count_owned
+-- Up to 100,000 for each: enough to tell who has more.
+SELECT n.instance_id AS owner, l.count
+FROM sagad.nodes AS n, LATERAL (
+    SELECT count(*) AS count FROM (
+        SELECT FROM sagad.saga AS s WHERE s.state IN (1, 2) AND s.owner = n.instance_id LIMIT 100000
+    ) AS owned
+) AS l
+WHERE n.state = 1
 
 -- name: load
 -- Rows with their whole journals, in columns: one snapshot, one row for each saga.
