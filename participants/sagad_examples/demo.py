@@ -8,6 +8,7 @@ import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
+import cyclopts
 from rich.console import Console
 from rich.progress import Progress
 
@@ -188,8 +189,8 @@ def _euros(cents: int) -> str:
     return f"{cents // 100:,}.{cents % 100:02d}"
 
 
-async def _run(console: Console) -> None:
-    local = Local("demo")
+async def _run(console: Console, data_dir: Path | None) -> None:
+    local = Local("demo", data_dir)
     console.print("sagad on an embedded PostgreSQL, with three example participants as a process of their own")
     await local.prepare()
     processes = [local.participants()]
@@ -210,14 +211,15 @@ async def _run(console: Console) -> None:
             await demo.close()
 
 
-def main() -> None:
+def main(*, data_dir: Path | None = None) -> None:
+    """Keeps its data in `data_dir`; default: a folder of its own beside that of `sagad dev`."""
     console = Console(highlight=False, soft_wrap=True)
     try:
-        asyncio.run(_run(console))
+        asyncio.run(_run(console, data_dir))
     except (DemoError, LocalError, EmbeddedPostgresError, SagadError, TimeoutError) as error:
         console.print(f"[bold red]{type(error).__name__}[/]: {error}")
         sys.exit(1)
 
 
 if __name__ == "__main__":
-    main()
+    cyclopts.run(main)

@@ -68,10 +68,10 @@ class Process:
 
 
 class Local:
-    """Everything together. `name` tells one data folder from another."""
+    """Everything together. `folder` is for its data and its logs; `name` chooses it if nobody else does."""
 
-    def __init__(self, name: str) -> None:
-        self.folder = default_data_dir().parent / name
+    def __init__(self, name: str, folder: Path | None = None) -> None:
+        self.folder = folder or default_data_dir().parent / name
         self.address = f"127.0.0.1:{_port(GRPC_PORT)}"
         self._http_port = _port(HTTP_PORT)
         self._first_port = _ports(FIRST_PARTICIPANT_PORT, len(PARTICIPANTS))

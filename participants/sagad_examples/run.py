@@ -3,7 +3,9 @@
 import asyncio
 import signal
 import sys
+from pathlib import Path
 
+import cyclopts
 from rich.console import Console
 from rich.syntax import Syntax
 
@@ -23,8 +25,11 @@ sagactl --server {address} list
 """
 
 
-async def _run(console: Console) -> None:
-    local = Local("run")
+async def _run(console: Console, data_dir: Path | None) -> None:
+    stop = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    local = Local("run", data_dir)
     await local.prepare()
     processes = [local.participants()]
     with stopping(processes):
@@ -39,9 +44,6 @@ async def _run(console: Console) -> None:
         else:
             sys.stdout.write(_LINES.format(address=local.address))
             sys.stdout.flush()
-        stop = asyncio.Event()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            asyncio.get_running_loop().add_signal_handler(number, stop.set)
         while not stop.is_set():
             for process in processes:
                 process.check()
@@ -51,13 +53,14 @@ async def _run(console: Console) -> None:
                 continue
 
 
-def main() -> None:
+def main(*, data_dir: Path | None = None) -> None:
+    """Keeps its data in `data_dir`; default: a folder of its own beside that of `sagad dev`."""
     console = Console(highlight=False, soft_wrap=True)
     try:
-        asyncio.run(_run(console))
+        asyncio.run(_run(console, data_dir))
     except (LocalError, EmbeddedPostgresError, SagadError) as error:
         sys.exit(str(error))
 
 
 if __name__ == "__main__":
-    main()
+    cyclopts.run(main)
