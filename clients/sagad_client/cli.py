@@ -56,7 +56,16 @@ _add(
     "start order --file orders.jsonl",
 )
 _add(app, _SAGAS, sagas.get, "get", "get order-4711", "get order-4711 -o json | jq .state")
-_add(app, _SAGAS, watch.watch, "watch", "watch order-4711", "watch order-4711 -o json | jq -c .event.state")
+_add(
+    app,
+    _SAGAS,
+    watch.watch,
+    "watch",
+    "watch order-4711",
+    "watch order-4711 -o json | jq -c .event.state",
+    "watch --state parked --label region=eu",
+    "watch --definition order -o json | jq -c .event",
+)
 _add(
     app,
     _SAGAS,

@@ -24,7 +24,7 @@ from sagad_client.pages import Page, Pages
 from sagad_client.payloads import PayloadLike, to_payload
 from sagad_client.states import SETTLED
 from sagad_client.steering import Steering
-from sagad_client.watch import watch_saga
+from sagad_client.watch import watch_saga, watch_sagas
 
 DEFAULT_TARGET = "127.0.0.1:7400"
 
@@ -159,6 +159,29 @@ class Client(Steering):
             namespace=self.namespace, saga_id=saga_id, after_revision=after_revision, view=view
         )
         return watch_saga(self._connection, self._stub.WatchSaga, request, silence_s=self._silence_s)
+
+    def watch_all(
+        self, filter: SagaFilter | None = None, *, resume_token: str = "", heartbeats: bool = False
+    ) -> AsyncGenerator[pb.WatchedEvent, None]:
+        """Follow all sagas that a filter selects, for ever: each one's events in order, none missing or twice.
+
+        A broken stream is resumed after the last event seen. Each event has the `resume_token` to go on with in another
+        process. To know how sagas stand as well, list them once the first heartbeat has come: what follows is newer,
+        or known by its `revision`. Leave the iteration by `aclose()` (`contextlib.aclosing`).
+
+        Args:
+            filter: of the sagas as each transition leaves them; None selects all.
+            resume_token: goes on behind the event that it came with; empty begins now.
+            heartbeats: pass heartbeats on, as events that have only a token: the first one as soon as the watch has
+                begun, others every some seconds without an event.
+
+        Raises:
+            OutOfRange: events behind the token are purged, or the database is not the one that it is from. Unavailable:
+            the stream broke too often in a row.
+        """
+        request = pb.WatchSagasRequest(namespace=self.namespace, filter=filter, resume_token=resume_token)
+        method = self._stub.WatchSagas
+        return watch_sagas(self._connection, method, request, heartbeats=heartbeats, silence_s=self._silence_s)
 
     async def wait(self, saga_id: str, *, timeout_s: float | None = None) -> Saga:
         """Wait until the saga has ended or is parked, and return it.

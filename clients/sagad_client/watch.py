@@ -1,23 +1,37 @@
-"""A watch that survives broken streams."""
+"""Watches that survive broken streams."""
 
 from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
+from typing import TypeVar, cast
 
 import grpc
 import grpc.aio
+from google.protobuf.message import Message
 
-from sagad.v1.saga_service_pb2 import WatchSagaRequest, WatchSagaResponse
+from sagad.v1.saga_service_pb2 import (
+    WatchedEvent,
+    WatchSagaRequest,
+    WatchSagaResponse,
+    WatchSagasRequest,
+    WatchSagasResponse,
+)
 from sagad_client.connection import Connection, may_pass
-from sagad_client.errors import SagadError, Unavailable, from_rpc_error
+from sagad_client.errors import Internal, SagadError, Unavailable, from_rpc_error
 
-_Method = grpc.aio.UnaryStreamMultiCallable[WatchSagaRequest, WatchSagaResponse]
+Request = TypeVar("Request", bound=Message)
+Response = TypeVar("Response", bound=Message)
 
 
 async def watch_saga(
-    connection: Connection, method: _Method, request: WatchSagaRequest, *, silence_s: float
+    connection: Connection,
+    method: grpc.aio.UnaryStreamMultiCallable[WatchSagaRequest, WatchSagaResponse],
+    request: WatchSagaRequest,
+    *,
+    silence_s: float,
 ) -> AsyncGenerator[WatchSagaResponse, None]:
     """Follow a saga from `request.after_revision` until the server ends the stream, without a gap and without a repeat.
 
@@ -27,19 +41,56 @@ async def watch_saga(
     Raises:
         SagadError: the watch was refused, or broke `backoff.attempts` times in a row without a single message.
     """
-    revision = request.after_revision
+
+    def goes_on(attempt: WatchSagaRequest, message: WatchSagaResponse) -> None:
+        attempt.after_revision = max(attempt.after_revision, message.revision)
+
+    async with aclosing(_messages(connection, method, request, goes_on, silence_s)) as messages:
+        async for message in messages:
+            if message.WhichOneof("update") != "heartbeat":
+                yield message
+
+
+async def watch_sagas(
+    connection: Connection,
+    method: grpc.aio.UnaryStreamMultiCallable[WatchSagasRequest, WatchSagasResponse],
+    request: WatchSagasRequest,
+    *,
+    heartbeats: bool,
+    silence_s: float,
+) -> AsyncGenerator[WatchedEvent, None]:
+    """The same for many sagas: from `request.resume_token`, for ever. Heartbeats are events that have only a token."""
+
+    def goes_on(attempt: WatchSagasRequest, message: WatchSagasResponse) -> None:
+        attempt.resume_token = message.resume_token
+
+    async with aclosing(_messages(connection, method, request, goes_on, silence_s)) as messages:
+        async for message in messages:
+            for event in message.events:
+                yield event
+            if heartbeats and not message.events:
+                yield WatchedEvent(resume_token=message.resume_token)
+
+
+async def _messages(
+    connection: Connection,
+    method: grpc.aio.UnaryStreamMultiCallable[Request, Response],
+    request: Request,
+    goes_on: Callable[[Request, Response], None],
+    silence_s: float,
+) -> AsyncGenerator[Response, None]:
+    """What a stream brings until the server ends it. Where it breaks it is opened again, with the request as `goes_on`
+    has left it."""
+    attempt = type(request)()
+    attempt.CopyFrom(request)
     failures = 0
     while True:
-        attempt = WatchSagaRequest()
-        attempt.CopyFrom(request)
-        attempt.after_revision = revision
         call = method(attempt)
         try:
             while (message := await _next_message(call, silence_s)) is not None:
                 failures = 0
-                revision = max(revision, message.revision)
-                if message.WhichOneof("update") != "heartbeat":
-                    yield message
+                goes_on(attempt, message)
+                yield message
             return  # noqa: TRY300 (the server has ended the stream: there is nothing more to come)
         except _BrokenStreamError as broken:
             error = broken.error
@@ -59,9 +110,7 @@ class _BrokenStreamError(Exception):
         self.error = error
 
 
-async def _next_message(
-    call: grpc.aio.UnaryStreamCall[WatchSagaRequest, WatchSagaResponse], silence_s: float
-) -> WatchSagaResponse | None:
+async def _next_message(call: grpc.aio.UnaryStreamCall[Request, Response], silence_s: float) -> Response | None:
     """The next message, or None at the end. Raises _BrokenStreamError or, where resuming cannot help, SagadError."""
     try:
         async with asyncio.timeout(silence_s):
@@ -74,9 +123,10 @@ async def _next_message(
         if may_pass(error) or _is_transport_fault(error):
             raise _BrokenStreamError(error) from rpc_error
         raise error from rpc_error
-    return message if isinstance(message, WatchSagaResponse) else None
+    return None if message is grpc.aio.EOF else cast(Response, message)
 
 
 def _is_transport_fault(error: SagadError) -> bool:
     """Whether something between here and sagad broke the stream: its own errors always have a reason."""
-    return error.code in {grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN} and not error.reason
+    broken = error.code in {grpc.StatusCode.CANCELLED, grpc.StatusCode.UNKNOWN} or isinstance(error, Internal)
+    return broken and not error.reason

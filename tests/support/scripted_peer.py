@@ -77,6 +77,15 @@ def heartbeat(revision: int) -> pb.WatchSagaResponse:
     return pb.WatchSagaResponse(revision=revision, heartbeat=pb.Heartbeat())
 
 
+def watched(*events: saga_pb2.SagaEvent, token: str) -> pb.WatchSagasResponse:
+    """A message of a watch of many sagas. Its events have the tokens `token/1` and so on, the last one its own."""
+    message = pb.WatchSagasResponse(resume_token=token)
+    for number, one in enumerate(events, start=1):
+        last = number == len(events)
+        message.events.add(event=one, resume_token=token if last else f"{token}/{number}")
+    return message
+
+
 @dataclass
 class Peer(SagaServiceServicer, DefinitionServiceServicer, AdminServiceServicer):
     """Answers each call with the next item of the script: a response, a Refusal, or for a watch a list of such."""
@@ -128,6 +137,14 @@ class Peer(SagaServiceServicer, DefinitionServiceServicer, AdminServiceServicer)
         return await self._answer(request, context)  # type: ignore[no-any-return]
 
     async def WatchSaga(self, request: Any, context: Any) -> AsyncIterator[pb.WatchSagaResponse]:
+        async for message in self._stream(request, context):
+            yield message
+
+    async def WatchSagas(self, request: Any, context: Any) -> AsyncIterator[pb.WatchSagasResponse]:
+        async for message in self._stream(request, context):
+            yield message
+
+    async def _stream(self, request: Any, context: Any) -> AsyncIterator[Any]:
         steps: Sequence[Any] = await self._answer(request, context)
         for step in steps:
             if isinstance(step, Refusal):

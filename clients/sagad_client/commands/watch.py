@@ -1,4 +1,4 @@
-"""sagactl watch: follow a saga live."""
+"""sagactl watch: follow a saga, or many, live."""
 
 from __future__ import annotations
 
@@ -14,9 +14,11 @@ from rich.live import Live
 from sagad.v1 import saga_pb2
 from sagad.v1.saga_service_pb2 import WatchSagaResponse
 from sagad_client.client import Client
-from sagad_client.commands.exits import NOT_SUCCEEDED, OK
+from sagad_client.commands.exits import NOT_SUCCEEDED, OK, UsageError
+from sagad_client.commands.filters import NO_FILTER, FilterOptions
 from sagad_client.commands.inputs import NOT_NEGATIVE
 from sagad_client.commands.session import SessionParameter
+from sagad_client.commands.watch_all import follow_all
 from sagad_client.errors import DeadlineExceeded
 from sagad_client.states import SETTLED
 from sagad_client.terminal import text
@@ -26,20 +28,30 @@ from sagad_client.terminal.views import event_row
 
 
 async def watch(
-    saga_id: Annotated[str, Parameter(help="The saga.")],
+    saga_id: Annotated[str, Parameter(help="The saga; without it, all that are selected.")] = "",
     /,
     *,
     after: Annotated[
         int, Parameter(validator=NOT_NEGATIVE, help="Only what follows this revision; 0 shows the saga as it is first.")
     ] = 0,
     stay: Annotated[bool, Parameter(help="Go on watching a saga that is parked.")] = False,
+    resume: Annotated[str, Parameter(help="Of many sagas: only what follows the event with this resumeToken.")] = "",
+    filters: FilterOptions = NO_FILTER,
     session: SessionParameter,
 ) -> int:
-    """Follow a saga until it has ended or is parked.
+    """Follow a saga until it has ended or is parked, or all sagas for ever.
 
     In a terminal it is a live table, in a pipe a line for each event, with -o json
     a line of JSON. A broken connection is resumed without a gap.
     """
+    if not saga_id:
+        if after or stay:
+            raise UsageError("--after and --stay are for the watch of one saga: name it")
+        async with session.client(patient=True) as client:
+            await follow_all(client, session.output, filters.to_filter(), resume)
+        return OK
+    if resume or filters != NO_FILTER:
+        raise UsageError("--resume and filters are for the watch of many sagas: leave them out, or the saga")
     async with session.client(patient=True) as client:
         state = await follow(client, session.output, saga_id, after=after, stay=stay)
     if state == saga_pb2.SAGA_STATE_PARKED:

@@ -25,6 +25,8 @@ _BY_REASON = {
     "DEFINITION_NOT_FOUND": "see what there is: sagactl definition list; is --namespace right?",
     "DRAINING": "this server is being stopped: repeat in a moment",
     "INPUT_FIXED": "retry without --input: the action may have happened with the input it had",
+    "JOURNAL_CHANGED": "leave --resume out, and look at how sagas stand: sagactl list",
+    "JOURNAL_PURGED": "leave --resume out, and look at how sagas stand: sagactl list",
     "MALFORMED_REQUEST": "sagactl and sagad differ too much in version: sagactl --version, sagactl info",
     "NOT_PARKED": "only what is parked can be repaired: sagactl get shows what is",
     "OUTCOME_CONFLICT": "the step was answered otherwise before: sagactl events",
