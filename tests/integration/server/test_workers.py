@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.request import urlopen
@@ -45,9 +46,9 @@ async def test_two_workers_share_the_port_and_a_dead_one_is_replaced(folder: Pat
                 await load.check()
                 assert await live(load) == names == {"pair-1", "pair-2"}
                 assert await asyncio.to_thread(worker_pid, "pair-1") != victim
-            text = await asyncio.to_thread(metrics, sagad)
-            assert 'sagad_transitions_total{worker="pair-2"}' in text
-            assert 'sagad_transitions_total{worker="pair-1"}' in text
+            wanted = [f'sagad_transitions_total{{worker="{name}"}}' for name in sorted(names)]
+            while not all(line in await asyncio.to_thread(metrics, sagad) for line in wanted):
+                await asyncio.sleep(0.1)  # the new one needs a moment to answer
             assert await asyncio.to_thread(sagad.terminate) == 0
         finally:
             if sagad.alive:
@@ -73,3 +74,4 @@ def worker_pid(name: str) -> int:
                 continue
             if f"node.name={name}".encode() in words:
                 return int(folder.name)
+        time.sleep(0.05)

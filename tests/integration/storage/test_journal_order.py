@@ -6,12 +6,13 @@ from datetime import timedelta
 
 import pytest
 from support.rows import Connection, holding
-from support.storage import batch, end, start, step
+from support.storage import OpenStore, batch, end, start, step
 
 from sagad_server.storage.journal import Cursor, JournalRow
 from sagad_server.storage.postgres import PostgresSettings, PostgresStore, migrate
 from sagad_server.storage.postgres.connect import connect
 from sagad_server.storage.postgres.journal import END, READ
+from sagad_server.storage.postgres.migrate import known_migrations
 from sagad_server.storage.store import SagaFilter
 
 BEGINNING = Cursor(0, 0, "")
@@ -123,6 +124,20 @@ async def test_an_event_that_cannot_be_read_yet_is_not_purged(store: PostgresSto
         await other.execute("ROLLBACK")
 
     assert await purge() == 1
+
+
+async def test_events_of_before_the_journal_told_parkings_and_category_are_read_without(
+    open_store: OpenStore, postgres_dsn: str, admin: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as older:
+        older.setattr("sagad_server.storage.postgres.migrate.known_migrations", lambda: {1: known_migrations()[1]})
+        await migrate(postgres_dsn)
+    await admin.execute(FILL.replace("20000", "1"))
+
+    (row,) = await events(await open_store(postgres_dsn))
+
+    assert names([row]) == [("1", 1)]
+    assert (row.parking_mask, row.category) == (0, 0)
 
 
 @pytest.mark.parametrize("state", ["empty", "never analysed", "analysed empty", "analysed full"])
