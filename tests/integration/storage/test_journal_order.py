@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+import sys
 from datetime import timedelta
 
 import pytest
@@ -130,7 +131,7 @@ async def test_events_of_before_the_journal_told_parkings_and_category_are_read_
     open_store: OpenStore, postgres_dsn: str, admin: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as older:
-        older.setattr("sagad_server.storage.postgres.migrate.known_migrations", lambda: {1: known_migrations()[1]})
+        older.setattr(sys.modules[migrate.__module__], "known_migrations", lambda: {1: known_migrations()[1]})
         await migrate(postgres_dsn)
     await admin.execute(FILL.replace("20000", "1"))
 
