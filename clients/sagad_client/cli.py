@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 from cyclopts import App, Group, Parameter
 
-from sagad_client.commands import definitions, exits, explore, repair, sagas, server, start, watch
+from sagad_client.commands import definitions, exits, explore, repair, sagas, server, start, timeline, watch
 from sagad_client.commands.exits import CLOSED_PIPE, INTERRUPTED, UsageError
 from sagad_client.commands.session import COMMON, CommonOptions, Session
 from sagad_client.errors import SagadError
@@ -76,6 +76,14 @@ _add(
     "list --category business -o json | jq .[].sagaId",
 )
 _add(app, _SAGAS, sagas.events, "events", "events order-4711", "events order-4711 --full -o json")
+_add(
+    app,
+    _SAGAS,
+    timeline.timeline,
+    "timeline",
+    "timeline order-4711",
+    "timeline order-4711 -o json | jq .spans[].duration",
+)
 _add(app, _SAGAS, sagas.stats, "stats", "stats --definition order --created-after 24h", "stats --service")
 _add(app, _REPAIR, repair.compensate, "compensate", 'compensate order-4711 --reason "customer has cancelled"')
 _add(

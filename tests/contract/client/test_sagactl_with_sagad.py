@@ -165,3 +165,14 @@ async def test_a_saga_is_watched_live_in_a_terminal(sagactl: Sagactl, recipes: d
     assert result.code == 0
     assert "SUCCEEDED" in result.out
     assert "s1" in result.out
+
+
+async def test_a_saga_is_drawn_over_time(sagactl: Sagactl, recipes: dict[str, str]) -> None:
+    saga_id = (await sagactl("start", recipes["bad"], "--input", "{}", "--wait", "-o", "json")).json["sagaId"]
+    spans = (await sagactl("timeline", saga_id, "-o", "json")).json["spans"]
+    assert [(span["stepId"], span["state"]) for span in spans] == [("first", "RUNNING"), ("first", "COMPENSATING")]
+    piped = await sagactl("timeline", saga_id)
+    assert [line[:3] for line in piped.lines[1:]] == [["first", "RUNNING", "1"], ["first", "COMPENSATING", "1"]]
+    drawn = await sagactl.in_terminal("timeline", saga_id)
+    assert (drawn.code, "undo first" in drawn.out) == (0, True)
+    assert (await sagactl("timeline", "nothing")).code == 1
