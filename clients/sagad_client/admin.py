@@ -7,10 +7,13 @@ from collections.abc import Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from google.protobuf.timestamp_pb2 import Timestamp
+
 from sagad.v1 import admin_service_pb2 as pb
 from sagad.v1.admin_service_pb2_grpc import AdminServiceStub
 from sagad.v1.saga_pb2 import SagaFilter
 from sagad_client.connection import Connection, Repeat
+from sagad_client.pages import Page, Pages
 
 if TYPE_CHECKING:
     from sagad.v1.admin_service_pb2_grpc import AdminServiceAsyncStub
@@ -68,3 +71,39 @@ class Admin:
         request = pb.PurgeSagasRequest(namespace=self._namespace, filter=filter, limit=limit, dry_run=dry_run)
         repeat = Repeat.SAFE if dry_run else Repeat.NEVER
         return await self._connection.call(self._stub.PurgeSagas, request, repeat=repeat)
+
+    def audit_events(
+        self,
+        *,
+        kinds: Sequence[pb.AuditKind.ValueType] = (),
+        actor: str = "",
+        time_min: Timestamp | None = None,
+        time_max: Timestamp | None = None,
+        page_size: int = 0,
+        page_token: str = "",
+    ) -> Pages[pb.AuditEvent]:
+        """Who has changed definitions, purged, drained nodes and repaired many sagas, newest first.
+
+        Args:
+            kinds: any of these; none means all.
+            actor: exactly this; empty means all.
+            time_min: inclusive.
+            time_max: exclusive.
+            page_size: 0-1,000 a page; 0 means 50.
+            page_token: of the page before.
+        """
+
+        async def fetch(token: str) -> Page[pb.AuditEvent]:
+            request = pb.ListAuditEventsRequest(
+                namespace=self._namespace,
+                kinds=kinds,
+                actor=actor,
+                time_min=time_min,
+                time_max=time_max,
+                page_size=page_size,
+                page_token=token,
+            )
+            response = await self._connection.call(self._stub.ListAuditEvents, request)
+            return Page(response.events, response.next_page_token)
+
+        return Pages(fetch, page_token)

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 from cyclopts import App, Group, Parameter
 
-from sagad_client.commands import definitions, exits, explore, repair, sagas, server, start, timeline, watch
+from sagad_client.commands import audit, definitions, exits, explore, repair, sagas, server, start, timeline, watch
 from sagad_client.commands.exits import CLOSED_PIPE, INTERRUPTED, UsageError
 from sagad_client.commands.session import COMMON, CommonOptions, Session
 from sagad_client.errors import SagadError
@@ -147,6 +147,7 @@ _add(app, _SERVER, server.health, "health", "health && echo fine")
 _add(app, _SERVER, server.participants, "participants", "participants")
 _add(app, _SERVER, server.nodes, "nodes", "nodes")
 _add(app, _SERVER, server.drain, "drain", "drain node-2")
+_add(app, _SERVER, audit.audit, "audit", "audit --after 24h", "audit --kind definition-deleted -o json")
 _add(
     app,
     _SERVER,

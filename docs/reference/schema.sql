@@ -1,5 +1,20 @@
 -- The schema that the migrations give. Made from a database; a test compares the two.
 
+CREATE TABLE sagad.audit (
+    audit_id bigint NOT NULL GENERATED ALWAYS AS IDENTITY,
+    "time" timestamp with time zone NOT NULL DEFAULT now(),
+    namespace text COLLATE "C" NOT NULL,
+    kind smallint NOT NULL,
+    actor text NOT NULL,
+    subject text NOT NULL,
+    reason text NOT NULL,
+    details text NOT NULL,
+    CONSTRAINT audit_pkey PRIMARY KEY (audit_id)
+);
+COMMENT ON COLUMN sagad.audit.namespace IS 'empty for what concerns the server as a whole';
+COMMENT ON COLUMN sagad.audit.kind IS 'number of sagad.v1.AuditKind';
+COMMENT ON COLUMN sagad.audit.details IS 'a JSON object';
+
 CREATE TABLE sagad.definition (
     namespace text COLLATE "C" NOT NULL,
     definition_id text COLLATE "C" NOT NULL,

@@ -12,6 +12,7 @@ from sagad_server.domain.states import SagaState
 from sagad_server.engine.definitions import Definitions
 from sagad_server.engine.writer import Writer
 from sagad_server.metrics import Metrics
+from sagad_server.storage.audit import AuditEntry, AuditKind, details
 from sagad_server.storage.store import SagaFilter, Store
 
 log = structlog.get_logger(__name__)
@@ -55,10 +56,7 @@ async def clean_up(store: Store, config: Config) -> None:
     while True:
         await asyncio.sleep(service.cleanup_interval)
         try:
-            purged = 0
-            while some := await store.purge(None, SagaFilter(), retention, _PURGE_BATCH, dry_run=False):
-                purged += some
-                await asyncio.sleep(0.05)  # leave the database to the sagas in between
+            purged = await _purge(store, retention, f"node {config.node.name}")
             forgotten = 0
             while some := await store.forget(tombstones, _PURGE_BATCH):
                 forgotten += some
@@ -66,3 +64,17 @@ async def clean_up(store: Store, config: Config) -> None:
             log.info("cleaned up", purged=purged, forgotten=forgotten)
         except SagadError as error:
             log.warning("the clean-up goes on next time", error=str(error))
+
+
+async def _purge(store: Store, retention: timedelta, actor: str) -> int:
+    """Audited at its end, however it ends, where it has purged anything."""
+    purged = 0
+    try:
+        while some := await store.purge(None, SagaFilter(), retention, _PURGE_BATCH, dry_run=False):
+            purged += some
+            await asyncio.sleep(0.05)  # leave the database to the sagas in between
+    finally:
+        if purged:
+            values = details({"retention_s": retention.total_seconds(), "purged": purged})
+            await store.append_audit(AuditEntry(AuditKind.SAGAS_PURGED, actor, "ended sagas", details=values))
+    return purged

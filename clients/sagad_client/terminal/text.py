@@ -8,7 +8,7 @@ from google.protobuf.descriptor import EnumDescriptor
 from google.protobuf.timestamp_pb2 import Timestamp
 from rich.text import Text
 
-from sagad.v1 import common_pb2, definition_service_pb2, saga_pb2
+from sagad.v1 import admin_service_pb2, common_pb2, definition_service_pb2, saga_pb2
 from sagad.v1.common_pb2 import Failure, Payload
 from sagad_client.payloads import from_value
 
@@ -56,6 +56,11 @@ def event_cause(cause: saga_pb2.EventCause.ValueType) -> str:
 def parking_reason(reason: saga_pb2.ParkingReason.ValueType) -> str:
     """Why something is parked."""
     return _name(saga_pb2.ParkingReason.DESCRIPTOR, reason, "PARKING_REASON_")
+
+
+def audit_kind(kind: admin_service_pb2.AuditKind.ValueType) -> str:
+    """What was done to the server."""
+    return _name(admin_service_pb2.AuditKind.DESCRIPTOR, kind, "AUDIT_KIND_")
 
 
 def fault_kind(kind: definition_service_pb2.FaultKind.ValueType) -> str:

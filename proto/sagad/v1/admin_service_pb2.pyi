@@ -74,6 +74,50 @@ NODE_STATE_DEAD: NodeState.ValueType  # 2
 """NODE_STATE_DEAD: it has ended, or was declared dead. Its sagas are adopted by others."""
 Global___NodeState: _TypeAlias = NodeState  # noqa: Y015
 
+class _AuditKind:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _AuditKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_AuditKind.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    AUDIT_KIND_UNSPECIFIED: _AuditKind.ValueType  # 0
+    """AUDIT_KIND_UNSPECIFIED is never sent."""
+    AUDIT_KIND_DEFINITION_CREATED: _AuditKind.ValueType  # 1
+    """AUDIT_KIND_DEFINITION_CREATED: CreateDefinition stored a version."""
+    AUDIT_KIND_DEFINITION_ACTIVATED: _AuditKind.ValueType  # 2
+    """AUDIT_KIND_DEFINITION_ACTIVATED: ActivateDefinition was called."""
+    AUDIT_KIND_DEFINITION_DEACTIVATED: _AuditKind.ValueType  # 3
+    """AUDIT_KIND_DEFINITION_DEACTIVATED: DeactivateDefinition was called."""
+    AUDIT_KIND_DEFINITION_DELETED: _AuditKind.ValueType  # 4
+    """AUDIT_KIND_DEFINITION_DELETED: DeleteDefinition removed a version."""
+    AUDIT_KIND_SAGAS_PURGED: _AuditKind.ValueType  # 5
+    """AUDIT_KIND_SAGAS_PURGED: PurgeSagas, or the clean-up of a node, purged sagas."""
+    AUDIT_KIND_NODE_DRAINED: _AuditKind.ValueType  # 6
+    """AUDIT_KIND_NODE_DRAINED: DrainNode was called."""
+    AUDIT_KIND_SAGAS_REPAIRED: _AuditKind.ValueType  # 7
+    """AUDIT_KIND_SAGAS_REPAIRED: RepairSagas was called, and not as a dry run."""
+
+class AuditKind(_AuditKind, metaclass=_AuditKindEnumTypeWrapper):
+    """AuditKind is what was done."""
+
+AUDIT_KIND_UNSPECIFIED: AuditKind.ValueType  # 0
+"""AUDIT_KIND_UNSPECIFIED is never sent."""
+AUDIT_KIND_DEFINITION_CREATED: AuditKind.ValueType  # 1
+"""AUDIT_KIND_DEFINITION_CREATED: CreateDefinition stored a version."""
+AUDIT_KIND_DEFINITION_ACTIVATED: AuditKind.ValueType  # 2
+"""AUDIT_KIND_DEFINITION_ACTIVATED: ActivateDefinition was called."""
+AUDIT_KIND_DEFINITION_DEACTIVATED: AuditKind.ValueType  # 3
+"""AUDIT_KIND_DEFINITION_DEACTIVATED: DeactivateDefinition was called."""
+AUDIT_KIND_DEFINITION_DELETED: AuditKind.ValueType  # 4
+"""AUDIT_KIND_DEFINITION_DELETED: DeleteDefinition removed a version."""
+AUDIT_KIND_SAGAS_PURGED: AuditKind.ValueType  # 5
+"""AUDIT_KIND_SAGAS_PURGED: PurgeSagas, or the clean-up of a node, purged sagas."""
+AUDIT_KIND_NODE_DRAINED: AuditKind.ValueType  # 6
+"""AUDIT_KIND_NODE_DRAINED: DrainNode was called."""
+AUDIT_KIND_SAGAS_REPAIRED: AuditKind.ValueType  # 7
+"""AUDIT_KIND_SAGAS_REPAIRED: RepairSagas was called, and not as a dry run."""
+Global___AuditKind: _TypeAlias = AuditKind  # noqa: Y015
+
 @_typing.final
 class GetServerInfoRequest(_message.Message):
     """GetServerInfoRequest is empty."""
@@ -611,3 +655,137 @@ class DrainNodeResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___DrainNodeResponse: _TypeAlias = DrainNodeResponse  # noqa: Y015
+
+@_typing.final
+class AuditEvent(_message.Message):
+    """AuditEvent says who did what."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    AUDIT_ID_FIELD_NUMBER: _builtins.int
+    TIME_FIELD_NUMBER: _builtins.int
+    NAMESPACE_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    ACTOR_FIELD_NUMBER: _builtins.int
+    SUBJECT_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    DETAILS_FIELD_NUMBER: _builtins.int
+    audit_id: _builtins.int
+    """audit_id grows."""
+    namespace: _builtins.str
+    """namespace; empty for what concerns the server as a whole."""
+    kind: Global___AuditKind.ValueType
+    """kind of what was done."""
+    actor: _builtins.str
+    """actor is who called: the address that the call came from; or the node, such as "node sagad-1", for what it does by itself."""
+    subject: _builtins.str
+    """subject is what it was done to: "order 1.0.0" for a definition, the node_name of a node, the action of a repair."""
+    reason: _builtins.str
+    """reason that the caller gave, at most 500 characters."""
+    details: _builtins.str
+    """details is a JSON object, at most 4,096 characters: such as the filter and the counts. What would be longer is cut, and
+    is then {"cut": "..."}.
+    """
+    @_builtins.property
+    def time(self) -> _timestamp_pb2.Timestamp:
+        """time by PostgreSQL's clock."""
+
+    def __init__(
+        self,
+        *,
+        audit_id: _builtins.int = ...,
+        time: _timestamp_pb2.Timestamp | None = ...,
+        namespace: _builtins.str = ...,
+        kind: Global___AuditKind.ValueType = ...,
+        actor: _builtins.str = ...,
+        subject: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        details: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["time", b"time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "audit_id", b"audit_id", "details", b"details", "kind", b"kind", "namespace", b"namespace", "reason", b"reason", "subject", b"subject", "time", b"time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AuditEvent: _TypeAlias = AuditEvent  # noqa: Y015
+
+@_typing.final
+class ListAuditEventsRequest(_message.Message):
+    """ListAuditEventsRequest asks for a page of audit events. Every field given must match."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAMESPACE_FIELD_NUMBER: _builtins.int
+    KINDS_FIELD_NUMBER: _builtins.int
+    ACTOR_FIELD_NUMBER: _builtins.int
+    TIME_MIN_FIELD_NUMBER: _builtins.int
+    TIME_MAX_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    namespace: _builtins.str
+    """namespace; empty means "default". Events that concern the server as a whole are in every namespace."""
+    actor: _builtins.str
+    """actor: exactly this; empty means all."""
+    page_size: _builtins.int
+    """page_size, 0-1,000; 0 means 50."""
+    page_token: _builtins.str
+    """page_token of the page before; the rest must be the same."""
+    @_builtins.property
+    def kinds(self) -> _containers.RepeatedScalarFieldContainer[Global___AuditKind.ValueType]:
+        """kinds: any of these; empty means all."""
+
+    @_builtins.property
+    def time_min(self) -> _timestamp_pb2.Timestamp:
+        """time_min, inclusive."""
+
+    @_builtins.property
+    def time_max(self) -> _timestamp_pb2.Timestamp:
+        """time_max, exclusive."""
+
+    def __init__(
+        self,
+        *,
+        namespace: _builtins.str = ...,
+        kinds: _abc.Iterable[Global___AuditKind.ValueType] | None = ...,
+        actor: _builtins.str = ...,
+        time_min: _timestamp_pb2.Timestamp | None = ...,
+        time_max: _timestamp_pb2.Timestamp | None = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["time_max", b"time_max", "time_min", b"time_min"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "kinds", b"kinds", "namespace", b"namespace", "page_size", b"page_size", "page_token", b"page_token", "time_max", b"time_max", "time_min", b"time_min"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListAuditEventsRequest: _TypeAlias = ListAuditEventsRequest  # noqa: Y015
+
+@_typing.final
+class ListAuditEventsResponse(_message.Message):
+    """ListAuditEventsResponse is a page of audit events."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EVENTS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """next_page_token is empty on the last page."""
+    @_builtins.property
+    def events(self) -> _containers.RepeatedCompositeFieldContainer[Global___AuditEvent]:
+        """events of the page, newest first."""
+
+    def __init__(
+        self,
+        *,
+        events: _abc.Iterable[Global___AuditEvent] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["events", b"events", "next_page_token", b"next_page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListAuditEventsResponse: _TypeAlias = ListAuditEventsResponse  # noqa: Y015

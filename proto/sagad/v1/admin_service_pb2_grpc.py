@@ -70,6 +70,11 @@ class AdminServiceStub(object):
                 request_serializer=sagad_dot_v1_dot_admin__service__pb2.PurgeSagasRequest.SerializeToString,
                 response_deserializer=sagad_dot_v1_dot_admin__service__pb2.PurgeSagasResponse.FromString,
                 _registered_method=True)
+        self.ListAuditEvents = channel.unary_unary(
+                '/sagad.v1.AdminService/ListAuditEvents',
+                request_serializer=sagad_dot_v1_dot_admin__service__pb2.ListAuditEventsRequest.SerializeToString,
+                response_deserializer=sagad_dot_v1_dot_admin__service__pb2.ListAuditEventsResponse.FromString,
+                _registered_method=True)
 
 
 class AdminServiceServicer(object):
@@ -126,6 +131,14 @@ class AdminServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListAuditEvents(self, request, context):
+        """ListAuditEvents returns who has changed definitions, purged, drained nodes and repaired many sagas at once: newest first.
+        What was done to one saga is among its own events: see SagaService.ListSagaEvents.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AdminServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -163,6 +176,11 @@ def add_AdminServiceServicer_to_server(servicer, server):
                     servicer.PurgeSagas,
                     request_deserializer=sagad_dot_v1_dot_admin__service__pb2.PurgeSagasRequest.FromString,
                     response_serializer=sagad_dot_v1_dot_admin__service__pb2.PurgeSagasResponse.SerializeToString,
+            ),
+            'ListAuditEvents': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListAuditEvents,
+                    request_deserializer=sagad_dot_v1_dot_admin__service__pb2.ListAuditEventsRequest.FromString,
+                    response_serializer=sagad_dot_v1_dot_admin__service__pb2.ListAuditEventsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -355,6 +373,33 @@ class AdminService(object):
             '/sagad.v1.AdminService/PurgeSagas',
             sagad_dot_v1_dot_admin__service__pb2.PurgeSagasRequest.SerializeToString,
             sagad_dot_v1_dot_admin__service__pb2.PurgeSagasResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListAuditEvents(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/sagad.v1.AdminService/ListAuditEvents',
+            sagad_dot_v1_dot_admin__service__pb2.ListAuditEventsRequest.SerializeToString,
+            sagad_dot_v1_dot_admin__service__pb2.ListAuditEventsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -49,6 +49,10 @@ class AdminServiceStub:
     """
     PurgeSagas: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.PurgeSagasRequest, _admin_service_pb2.PurgeSagasResponse]
     """PurgeSagas removes the history of ended sagas; their ends are known for 90 days more."""
+    ListAuditEvents: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.ListAuditEventsRequest, _admin_service_pb2.ListAuditEventsResponse]
+    """ListAuditEvents returns who has changed definitions, purged, drained nodes and repaired many sagas at once: newest first.
+    What was done to one saga is among its own events: see SagaService.ListSagaEvents.
+    """
 
 @_typing.type_check_only
 class AdminServiceAsyncStub(AdminServiceStub):
@@ -71,6 +75,10 @@ class AdminServiceAsyncStub(AdminServiceStub):
     """
     PurgeSagas: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.PurgeSagasRequest, _admin_service_pb2.PurgeSagasResponse]  # type: ignore[assignment]
     """PurgeSagas removes the history of ended sagas; their ends are known for 90 days more."""
+    ListAuditEvents: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.ListAuditEventsRequest, _admin_service_pb2.ListAuditEventsResponse]  # type: ignore[assignment]
+    """ListAuditEvents returns who has changed definitions, purged, drained nodes and repaired many sagas at once: newest first.
+    What was done to one saga is among its own events: see SagaService.ListSagaEvents.
+    """
 
 class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
     """AdminService shows and keeps the server itself."""
@@ -132,5 +140,15 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_admin_service_pb2.PurgeSagasResponse, _abc.Awaitable[_admin_service_pb2.PurgeSagasResponse]]:
         """PurgeSagas removes the history of ended sagas; their ends are known for 90 days more."""
+
+    @_abc_1.abstractmethod
+    def ListAuditEvents(
+        self,
+        request: _admin_service_pb2.ListAuditEventsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_service_pb2.ListAuditEventsResponse, _abc.Awaitable[_admin_service_pb2.ListAuditEventsResponse]]:
+        """ListAuditEvents returns who has changed definitions, purged, drained nodes and repaired many sagas at once: newest first.
+        What was done to one saga is among its own events: see SagaService.ListSagaEvents.
+        """
 
 def add_AdminServiceServicer_to_server(servicer: AdminServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

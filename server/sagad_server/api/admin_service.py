@@ -12,6 +12,8 @@ from google.protobuf.duration_pb2 import Duration
 from sagad.v1 import admin_service_pb2 as pb
 from sagad.v1.admin_service_pb2_grpc import AdminServiceServicer
 from sagad.v1.participant_service_pb2 import DescribeResponse
+from sagad.v1.saga_pb2 import SagaFilter as SagaFilterMessage
+from sagad_server.api.auditing import by_caller, filter_values, list_audit_events, note
 from sagad_server.api.conversions import read_filter, state_counts
 from sagad_server.api.describing import Describer, describe_all
 from sagad_server.api.interceptor import FORWARDED, Context, actor
@@ -21,6 +23,7 @@ from sagad_server.domain.checks import Bounds
 from sagad_server.domain.errors import NotFound, SagadError
 from sagad_server.domain.validation import RequestChecker, ValidationLimits
 from sagad_server.engine.engine import Engine
+from sagad_server.storage.audit import AuditKind
 from sagad_server.storage.store import NodeRow, NodeState, SagaFilter
 
 _PURGE_LIMIT = Bounds(0, 10_000)
@@ -162,6 +165,7 @@ class AdminService(AdminServiceServicer):
     async def DrainNode(self, request: pb.DrainNodeRequest, context: Context) -> pb.DrainNodeResponse:
         name = request.node_name
         if name in ("", self._info.node_name):
+            await note(self._store, by_caller(AuditKind.NODE_DRAINED, self._info.node_name))
             self._drain()
             return pb.DrainNodeResponse()
         nodes = [node for node in await self._store.nodes() if node.state == NodeState.LIVE]
@@ -184,20 +188,27 @@ class AdminService(AdminServiceServicer):
         if request.dry_run:
             found = await self._store.purge(namespace, selection, _AT_ONCE, limit + 1, dry_run=True)
             return pb.PurgeSagasResponse(purged=min(found, limit), more=found > limit)
-        purged = await self._purge(namespace, selection, limit)
+        purged = await self._purge(namespace, selection, limit, request.filter)
         more = purged == limit and await self._store.purge(namespace, selection, _AT_ONCE, 1, dry_run=True) > 0
         return pb.PurgeSagasResponse(purged=purged, more=more)
 
-    async def _purge(self, namespace: str, selection: SagaFilter, limit: int) -> int:
-        """In batches, so that no transaction is long."""
+    async def _purge(self, namespace: str, selection: SagaFilter, limit: int, given: SagaFilterMessage) -> int:
+        """In batches, so that no transaction is long. Audited at its end, however it ends."""
         purged = 0
-        while purged < limit:
-            batch = min(_PURGE_BATCH, limit - purged)
-            done = await self._store.purge(namespace, selection, _AT_ONCE, batch, dry_run=False)
-            purged += done
-            if done < batch:
-                break
+        try:
+            while purged < limit:
+                batch = min(_PURGE_BATCH, limit - purged)
+                done = await self._store.purge(namespace, selection, _AT_ONCE, batch, dry_run=False)
+                purged += done
+                if done < batch:
+                    break
+        finally:
+            values = {"filter": filter_values(given), "limit": limit, "purged": purged}
+            await note(self._store, by_caller(AuditKind.SAGAS_PURGED, "sagas", namespace=namespace, values=values))
         return purged
+
+    async def ListAuditEvents(self, request: pb.ListAuditEventsRequest, context: Context) -> pb.ListAuditEventsResponse:
+        return await list_audit_events(self._store, request, self._limits)
 
 
 async def _checked(name: str, check: Awaitable[str], *, required: bool) -> pb.ComponentHealth:

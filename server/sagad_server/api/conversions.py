@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 
 from google.protobuf.duration_pb2 import Duration
+from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from sagad.storage.v1 import storage_pb2
@@ -207,16 +208,16 @@ def read_filter(message: saga_pb2.SagaFilter) -> SagaFilter:
         definition_id=message.definition_id,
         version=message.version,
         labels=dict(message.labels),
-        create_time_min=_read_time(message, "create_time_min"),
-        create_time_max=_read_time(message, "create_time_max"),
-        end_time_min=_read_time(message, "end_time_min"),
-        end_time_max=_read_time(message, "end_time_max"),
+        create_time_min=read_time(message, "create_time_min"),
+        create_time_max=read_time(message, "create_time_max"),
+        end_time_min=read_time(message, "end_time_min"),
+        end_time_max=read_time(message, "end_time_max"),
         parking_mask=mask,
         categories=tuple(message.categories),
     )
 
 
-def _read_time(message: saga_pb2.SagaFilter, field: str) -> datetime | None:
+def read_time(message: Message, field: str) -> datetime | None:
     """Rounded up to the store's microseconds: exact for an inclusive minimum and for an exclusive maximum."""
     if not message.HasField(field):
         return None

@@ -8,6 +8,7 @@ from typing import Protocol
 from sagad.v1 import definition_pb2
 from sagad.v1 import definition_service_pb2 as pb
 from sagad.v1.definition_service_pb2_grpc import DefinitionServiceServicer
+from sagad_server.api.auditing import by_caller
 from sagad_server.api.conversions import definition_body, definition_message, stats_message
 from sagad_server.api.describing import Answers, Describer, check_implemented, describe_all, unchecked
 from sagad_server.api.interceptor import Context
@@ -19,6 +20,7 @@ from sagad_server.domain.errors import AlreadyExists, NotFound
 from sagad_server.domain.lint import definition_warnings
 from sagad_server.domain.validation import RequestChecker, ValidationLimits, definition_violations
 from sagad_server.engine.definitions import Definitions
+from sagad_server.storage.audit import AuditEntry, AuditKind
 from sagad_server.storage.store import SagaFilter, Store, StoredDefinition
 
 _Position = tuple[str, str]
@@ -67,7 +69,10 @@ class DefinitionService(DefinitionServiceServicer):
         if request.validate_only:
             stored = await self._store.get_definition(wanted.namespace, wanted.definition_id, wanted.version)
         else:
-            stored = await self._store.create_definition(wanted, self._limits.max_definitions, self._limits.max_steps)
+            name = (wanted.namespace, wanted.definition_id, wanted.version)
+            audit = _audit(AuditKind.DEFINITION_CREATED, *name)
+            limits = self._limits
+            stored = await self._store.create_definition(wanted, limits.max_definitions, limits.max_steps, audit=audit)
             self._definitions.changed(stored)
         if stored is not None and not _same_content(stored, wanted):
             raise AlreadyExists(
@@ -134,7 +139,9 @@ class DefinitionService(DefinitionServiceServicer):
 
     async def _set_active(self, request: _VersionRequest, *, active: bool) -> definition_pb2.Definition:
         namespace, definition_id, version = self._name(request)
-        stored = await self._store.set_definition_active(namespace, definition_id, version, active=active)
+        kind = AuditKind.DEFINITION_ACTIVATED if active else AuditKind.DEFINITION_DEACTIVATED
+        audit = _audit(kind, namespace, definition_id, version)
+        stored = await self._store.set_definition_active(namespace, definition_id, version, active=active, audit=audit)
         if stored is not None:
             self._definitions.changed(stored)
         return _found(stored, definition_id, version)
@@ -144,7 +151,8 @@ class DefinitionService(DefinitionServiceServicer):
     ) -> pb.DeleteDefinitionResponse:
         namespace, definition_id, version = self._name(request)
         try:
-            deleted = await self._store.delete_definition(namespace, definition_id, version)
+            audit = _audit(AuditKind.DEFINITION_DELETED, namespace, definition_id, version)
+            deleted = await self._store.delete_definition(namespace, definition_id, version, audit=audit)
         finally:  # whatever came of it, it is asked for anew
             self._definitions.deleted(namespace, definition_id, version)
         if not deleted:
@@ -238,3 +246,7 @@ def _found(stored: StoredDefinition | None, definition_id: str, version: str) ->
 def _not_found(definition_id: str, version: str) -> NotFound:
     name = f"{definition_id!r} {version}" if version else repr(definition_id)
     return NotFound(f"there is no definition {name}", reason="DEFINITION_NOT_FOUND")
+
+
+def _audit(kind: AuditKind, namespace: str, definition_id: str, version: str) -> AuditEntry:
+    return by_caller(kind, f"{definition_id} {version}", namespace=namespace)

@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping, Sequence
 
 from google.protobuf.descriptor import EnumDescriptor
+from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from sagad.v1 import common_pb2, saga_pb2, saga_service_pb2
@@ -145,31 +146,33 @@ class RequestChecker(Checker):
         if saga_filter.version:
             self.version(f"{field}.version", saga_filter.version)
         self.labels(f"{field}.labels", saga_filter.labels)
-        self._enums(f"{field}.states", saga_filter.states, saga_pb2.SagaState.DESCRIPTOR)
-        self._enums(f"{field}.parking_reasons", saga_filter.parking_reasons, saga_pb2.ParkingReason.DESCRIPTOR)
-        self._enums(f"{field}.categories", saga_filter.categories, common_pb2.FailureCategory.DESCRIPTOR)
+        self.enums(f"{field}.states", saga_filter.states, saga_pb2.SagaState.DESCRIPTOR)
+        self.enums(f"{field}.parking_reasons", saga_filter.parking_reasons, saga_pb2.ParkingReason.DESCRIPTOR)
+        self.enums(f"{field}.categories", saga_filter.categories, common_pb2.FailureCategory.DESCRIPTOR)
         for name in ("create_time", "end_time"):
-            self._times(field, saga_filter, f"{name}_min", f"{name}_max")
+            self.times(saga_filter, f"{name}_min", f"{name}_max", prefix=f"{field}.")
         return len(self.violations) == before
 
-    def _enums(self, field: str, values: Sequence[int], enum: EnumDescriptor) -> None:
+    def enums(self, field: str, values: Sequence[int], enum: EnumDescriptor) -> None:
+        """Values that the enum has, none of them its zero."""
         if len(values) > len(enum.values):
             self.fail(field, f"has {len(values)} values; the enum has {len(enum.values)}")
             return
         for i, value in enumerate(values):
             self.enum(f"{field}[{i}]", value, enum, required=True)
 
-    def _times(self, field: str, saga_filter: saga_pb2.SagaFilter, lower: str, upper: str) -> None:
+    def times(self, message: Message, lower: str, upper: str, *, prefix: str = "") -> None:
+        """Two fields of a message that bound a time, both optional."""
         times: list[Timestamp] = []
         for name in (lower, upper):
-            if saga_filter.HasField(name):  # type: ignore[arg-type]
-                time: Timestamp = getattr(saga_filter, name)
+            if message.HasField(name):
+                time: Timestamp = getattr(message, name)
                 if time.seconds not in _TIMESTAMP_SECONDS or not 0 <= time.nanos <= 999_999_999:
-                    self.fail(f"{field}.{name}", f"is no time: {time.seconds} seconds and {time.nanos} nanoseconds")
+                    self.fail(f"{prefix}{name}", f"is no time: {time.seconds} seconds and {time.nanos} nanoseconds")
                 else:
                     times.append(time)
         if len(times) == 2 and (times[0].seconds, times[0].nanos) >= (times[1].seconds, times[1].nanos):
-            self.fail(f"{field}.{upper}", f"is not after {lower}, so that nothing can match")
+            self.fail(f"{prefix}{upper}", f"is not after {lower}, so that nothing can match")
 
 
 def _entry(field: str, key: str) -> str:

@@ -10,6 +10,7 @@ from uuid import UUID, uuid4
 
 from sagad_server.domain.errors import Unavailable
 from sagad_server.domain.states import ENDED
+from sagad_server.storage.audit import AuditEntry, AuditFilter, AuditRow
 from sagad_server.storage.definitions import in_use, require_room
 from sagad_server.storage.journal import Cursor, JournalPage
 from sagad_server.storage.memory_database import MOVING, MemoryDatabase, MemorySaga, require_storable
@@ -237,7 +238,7 @@ class MemoryStore:
         return len(old[:limit])
 
     async def create_definition(
-        self, definition: StoredDefinition, max_definitions: int, max_steps: int
+        self, definition: StoredDefinition, max_definitions: int, max_steps: int, *, audit: AuditEntry | None = None
     ) -> StoredDefinition:
         stored = self._opened().definitions
         key = (definition.namespace, definition.definition_id, definition.version)
@@ -245,6 +246,7 @@ class MemoryStore:
             steps = sum(other.step_count for other in stored.values())
             require_room(definition, len(stored), steps, max_definitions, max_steps)
             stored[key] = replace(definition, create_time=self.database.now())
+            self.database.note(audit)
         return replace(stored[key])
 
     async def get_definition(self, namespace: str, definition_id: str, version: str) -> StoredDefinition | None:
@@ -256,20 +258,33 @@ class MemoryStore:
         return [replace(d) for d in in_namespace if definition_id in ("", d.definition_id)]
 
     async def set_definition_active(
-        self, namespace: str, definition_id: str, version: str, *, active: bool
+        self, namespace: str, definition_id: str, version: str, *, active: bool, audit: AuditEntry | None = None
     ) -> StoredDefinition | None:
         found = self._opened().definitions.get((namespace, definition_id, version))
         if found is None:
             return None
         found.active = active
+        self.database.note(audit)
         return replace(found)
 
-    async def delete_definition(self, namespace: str, definition_id: str, version: str) -> bool:
+    async def delete_definition(
+        self, namespace: str, definition_id: str, version: str, *, audit: AuditEntry | None = None
+    ) -> bool:
         key = (namespace, definition_id, version)
         rows = (saga.row for saga in self._opened().sagas.values())
         if any((row.namespace, row.definition_id, row.version) == key for row in rows):
             raise in_use(definition_id, version)
-        return self.database.definitions.pop(key, None) is not None
+        if self.database.definitions.pop(key, None) is None:
+            return False
+        self.database.note(audit)
+        return True
+
+    async def append_audit(self, entry: AuditEntry) -> None:
+        self._opened().note(entry)
+
+    async def list_audit(self, selection: AuditFilter, before: int | None, limit: int) -> list[AuditRow]:
+        rows = (row for row in reversed(self._opened().audit) if before is None or row.audit_id < before)
+        return [row for row in rows if selection.selects(row)][:limit]
 
     async def secret(self, name: str) -> bytes:
         return self._opened().secrets.setdefault(name, secrets.token_bytes(32))

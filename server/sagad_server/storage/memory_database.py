@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 from uuid import UUID, uuid4
 
 from sagad_server.domain.states import EventCause, SagaState
+from sagad_server.storage.audit import AuditEntry, AuditRow
 from sagad_server.storage.memory_journal import MemoryJournal
 from sagad_server.storage.selection import selects
 from sagad_server.storage.store import (
@@ -72,6 +73,7 @@ class MemoryDatabase:
         self.secrets: dict[str, bytes] = {}
         self.nodes: dict[UUID, NodeRow] = {}
         self.loading: dict[UUID, list[Key]] = {}
+        self.audit: list[AuditRow] = []
 
     def is_live(self, instance_id: UUID | None) -> bool:
         node = self.nodes.get(instance_id) if instance_id is not None else None
@@ -91,6 +93,11 @@ class MemoryDatabase:
         """Declares it DEAD; what it was loading."""
         node.state = NodeState.DEAD
         return self.loading.pop(node.instance_id, [])
+
+    def note(self, entry: AuditEntry | None) -> None:
+        """Appends to the audit log."""
+        if entry is not None:
+            self.audit.append(AuditRow(len(self.audit) + 1, self.now(), entry))
 
     def selected(self, namespace: str | None, selection: SagaFilter) -> Iterable[SagaRow]:
         """The rows themselves, without tombstones."""

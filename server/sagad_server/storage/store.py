@@ -11,6 +11,8 @@ from enum import IntEnum
 from typing import TYPE_CHECKING, Protocol
 from uuid import UUID
 
+from sagad_server.storage.audit import AuditEntry, AuditFilter, AuditRow
+
 if TYPE_CHECKING:
     from sagad_server.storage.journal import Cursor, JournalPage
 
@@ -360,9 +362,15 @@ class Store(Protocol):
         """Deletes tombstones that were purged at least `older_than` ago. Returns the number."""
 
     async def create_definition(
-        self, definition: StoredDefinition, max_definitions: int, max_steps: int
+        self,
+        definition: StoredDefinition,
+        max_definitions: int,
+        max_steps: int,
+        *,
+        audit: AuditEntry | None = None,
     ) -> StoredDefinition:
-        """Stores a version (create_time is ignored), or returns the one that stands there, whatever its body is.
+        """Stores a version (create_time is ignored), or returns the one that stands there, whatever its body is. What
+        is stored is noted in the audit log, as all that has `audit`, in the same transaction.
         Raises `errors.ResourceExhausted` naming the bound."""
 
     async def get_definition(self, namespace: str, definition_id: str, version: str) -> StoredDefinition | None:
@@ -372,14 +380,22 @@ class Store(Protocol):
         """All versions, or those of one definition_id, in no order: at most max_definitions of them."""
 
     async def set_definition_active(
-        self, namespace: str, definition_id: str, version: str, *, active: bool
+        self, namespace: str, definition_id: str, version: str, *, active: bool, audit: AuditEntry | None = None
     ) -> StoredDefinition | None:
         """None if there is no such version."""
 
-    async def delete_definition(self, namespace: str, definition_id: str, version: str) -> bool:
+    async def delete_definition(
+        self, namespace: str, definition_id: str, version: str, *, audit: AuditEntry | None = None
+    ) -> bool:
         """False if there is no such version. Raises `errors.FailedPrecondition` (DEFINITION_IN_USE) while a saga row
         names it. Safe against a saga that starts at the same moment: either this raises, or the saga is not
         written."""
+
+    async def append_audit(self, entry: AuditEntry) -> None:
+        """Notes what somebody has done."""
+
+    async def list_audit(self, selection: AuditFilter, before: int | None, limit: int) -> list[AuditRow]:
+        """The newest of the selected entries first; with `before` those with a smaller audit_id."""
 
     async def secret(self, name: str) -> bytes:
         """32 random bytes, made once and kept in the database."""

@@ -176,3 +176,14 @@ async def test_a_saga_is_drawn_over_time(sagactl: Sagactl, recipes: dict[str, st
     drawn = await sagactl.in_terminal("timeline", saga_id)
     assert (drawn.code, "undo first" in drawn.out) == (0, True)
     assert (await sagactl("timeline", "nothing")).code == 1
+
+
+async def test_who_changed_a_definition_is_listed(sagactl: Sagactl, recipes: dict[str, str]) -> None:
+    assert (await sagactl("definition", "deactivate", recipes["ok"], "1.0.0")).code == 0
+    listed = (await sagactl("audit", "--kind", "definition-deactivated", "--after", "1h", "-o", "json")).json
+    (event,) = [event for event in listed if event["subject"] == f"{recipes['ok']} 1.0.0"]
+    assert event["kind"] == "AUDIT_KIND_DEFINITION_DEACTIVATED"
+    piped = await sagactl("audit", "--limit", "1", "--actor", event["actor"])
+    assert piped.lines[0] == ["TIME", "KIND", "SUBJECT", "ACTOR", "REASON", "DETAILS"]
+    assert len(piped.lines) == 2
+    assert (await sagactl("audit", "--before", "2020-01-01", "-o", "json")).json == []

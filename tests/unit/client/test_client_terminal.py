@@ -10,7 +10,8 @@ from google.protobuf.descriptor import EnumDescriptor
 from google.protobuf.timestamp_pb2 import Timestamp
 from rich.console import Console
 
-from sagad.v1 import common_pb2, saga_pb2, saga_service_pb2
+from sagad.v1 import admin_service_pb2, common_pb2, saga_pb2, saga_service_pb2
+from sagad_client.commands.audit import AuditKindName
 from sagad_client.commands.filters import CategoryName, ParkingName, StateName
 from sagad_client.commands.inputs import parse_instant
 from sagad_client.commands.repair import SkipOutcomeName
@@ -41,6 +42,7 @@ def rendered(form: Form, views: list[Fields | Rows], data: object = None, *, ter
         (StateName, saga_pb2.SagaState.DESCRIPTOR, "SAGA_STATE_"),
         (ParkingName, saga_pb2.ParkingReason.DESCRIPTOR, "PARKING_REASON_"),
         (CategoryName, common_pb2.FailureCategory.DESCRIPTOR, "FAILURE_CATEGORY_"),
+        (AuditKindName, admin_service_pb2.AuditKind.DESCRIPTOR, "AUDIT_KIND_"),
         (SkipOutcomeName, saga_service_pb2.SkipOutcome.DESCRIPTOR, "SKIP_OUTCOME_"),
     ],
 )

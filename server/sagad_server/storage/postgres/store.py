@@ -9,7 +9,9 @@ import asyncpg
 
 from sagad_server.domain.errors import Unavailable
 from sagad_server.domain.states import EventCause
+from sagad_server.storage.audit import AuditEntry, AuditFilter, AuditRow
 from sagad_server.storage.journal import Cursor, JournalPage
+from sagad_server.storage.postgres import audit as audit_log
 from sagad_server.storage.postgres import definitions
 from sagad_server.storage.postgres.connect import AnyConnection, unavailable
 from sagad_server.storage.postgres.journal import journal_end, read_journal
@@ -255,9 +257,9 @@ class PostgresStore:
     # --- Definitions
 
     async def create_definition(
-        self, definition: StoredDefinition, max_definitions: int, max_steps: int
+        self, definition: StoredDefinition, max_definitions: int, max_steps: int, *, audit: AuditEntry | None = None
     ) -> StoredDefinition:
-        return await definitions.create(self._pool, definition, max_definitions, max_steps)
+        return await definitions.create(self._pool, definition, max_definitions, max_steps, audit)
 
     async def get_definition(self, namespace: str, definition_id: str, version: str) -> StoredDefinition | None:
         record = await self._pool.fetchrow(definitions.SQL["get"], namespace, definition_id, version)
@@ -268,13 +270,23 @@ class PostgresStore:
         return [stored_definition(record) for record in records]
 
     async def set_definition_active(
-        self, namespace: str, definition_id: str, version: str, *, active: bool
+        self, namespace: str, definition_id: str, version: str, *, active: bool, audit: AuditEntry | None = None
     ) -> StoredDefinition | None:
-        record = await self._pool.fetchrow(definitions.SQL["set_active"], namespace, definition_id, version, active)
-        return stored_definition(record) if record else None
+        return await definitions.set_active(self._pool, (namespace, definition_id, version), active, audit)
 
-    async def delete_definition(self, namespace: str, definition_id: str, version: str) -> bool:
-        return await definitions.delete(self._pool, namespace, definition_id, version)
+    async def delete_definition(
+        self, namespace: str, definition_id: str, version: str, *, audit: AuditEntry | None = None
+    ) -> bool:
+        return await definitions.delete(self._pool, (namespace, definition_id, version), audit)
+
+    # --- The audit log
+
+    async def append_audit(self, entry: AuditEntry) -> None:
+        async with self._pool.connection() as connection:
+            await audit_log.append(connection, entry)
+
+    async def list_audit(self, selection: AuditFilter, before: int | None, limit: int) -> list[AuditRow]:
+        return await audit_log.list_audit(self._pool, selection, before, limit)
 
 
 def _loading(record: asyncpg.Record) -> list[Key]:
