@@ -13,7 +13,19 @@ from typing import Annotated, Any
 
 from cyclopts import App, Group, Parameter
 
-from sagad_client.commands import audit, definitions, exits, explore, repair, sagas, server, start, timeline, watch
+from sagad_client.commands import (
+    audit,
+    definitions,
+    exits,
+    explore,
+    parked,
+    repair,
+    sagas,
+    server,
+    start,
+    timeline,
+    watch,
+)
 from sagad_client.commands.exits import CLOSED_PIPE, INTERRUPTED, UsageError
 from sagad_client.commands.session import COMMON, CommonOptions, Session
 from sagad_client.errors import SagadError
@@ -85,7 +97,15 @@ _add(
     "timeline order-4711 -o json | jq .spans[].duration",
 )
 _add(app, _SAGAS, sagas.stats, "stats", "stats --definition order --created-after 24h", "stats --service")
-_add(app, _REPAIR, repair.compensate, "compensate", 'compensate order-4711 --reason "customer has cancelled"')
+_add(app, _REPAIR, parked.parked, "parked", "parked", "parked --definition order --parking-reason step-exhausted")
+_add(
+    app,
+    _REPAIR,
+    repair.compensate,
+    "compensate",
+    'compensate order-4711 --reason "customer has cancelled"',
+    'compensate --all --state running --label trip=81 --reason "trip is off" --dry-run',
+)
 _add(
     app,
     _REPAIR,
@@ -93,6 +113,7 @@ _add(
     "retry",
     'retry order-4711 --reason "inventory is up again"',
     """retry order-4711 --step ship --input @mended.json --reason "address mended\"""",
+    'retry --all --parking-reason step-exhausted --reason "carrier is up again" --dry-run',
 )
 _add(
     app,
@@ -102,7 +123,14 @@ _add(
     'skip order-4711 ship --reason "sent by hand"',
     'skip order-4711 charge --outcome not-executed --reason "asked the bank"',
 )
-_add(app, _REPAIR, repair.abandon, "abandon", 'abandon order-4711 --reason "settled outside"')
+_add(
+    app,
+    _REPAIR,
+    repair.abandon,
+    "abandon",
+    'abandon order-4711 --reason "settled outside"',
+    'abandon --all --definition order --created-before 30d --reason "settled outside" --yes',
+)
 _add(
     app,
     _REPAIR,

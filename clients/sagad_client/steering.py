@@ -1,16 +1,21 @@
 """Calls that steer a saga: undo it, answer its steps, repair it."""
-# ruff: noqa: A002 (`input` is the contract's own word)
+# ruff: noqa: A002 (`input` and `filter` are the contract's own words)
 
 from __future__ import annotations
 
+from collections.abc import AsyncGenerator
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+import grpc
+import grpc.aio
+
 from sagad.v1 import saga_service_pb2 as pb
 from sagad.v1.common_pb2 import StepOutcome
-from sagad.v1.saga_pb2 import Saga
+from sagad.v1.saga_pb2 import Saga, SagaFilter
 from sagad.v1.saga_service_pb2_grpc import SagaServiceStub
 from sagad_client.connection import Connection, Repeat
+from sagad_client.errors import from_rpc_error
 from sagad_client.payloads import PayloadLike, to_payload
 
 if TYPE_CHECKING:
@@ -116,6 +121,42 @@ class Steering:
             output=to_payload(output, "output"),
         )
         return (await self._connection.call(self._stub.SkipStep, request, repeat=Repeat.GUARDED)).saga
+
+    async def repair(
+        self,
+        action: pb.RepairAction.ValueType,
+        filter: SagaFilter,
+        *,
+        reason: str,
+        limit: int = 0,
+        dry_run: bool = False,
+    ) -> AsyncGenerator[pb.RepairSagasResponse, None]:
+        """Retry, abandon or compensate all that a filter selects; gives messages that tell how far it is.
+
+        A stream that breaks is not opened again: what was done stays done, and the same call again goes on. Leave the
+        iteration by `aclose()` (`contextlib.aclosing`).
+
+        Args:
+            action: to each saga.
+            filter: of the sagas; for REPAIR_ACTION_COMPENSATE it must name states.
+            reason: for people, 1-500 characters.
+            limit: of sagas in this call, 0-10,000; 0 means 1,000.
+            dry_run: change nothing, and tell what would be refused.
+
+        Raises:
+            SagadError: the call was refused, or the stream broke. What a saga is refused with is in the messages.
+        """
+        request = pb.RepairSagasRequest(
+            namespace=self.namespace, filter=filter, action=action, reason=reason, limit=limit, dry_run=dry_run
+        )
+        call = self._stub.RepairSagas(request)
+        try:
+            async for message in call:
+                yield message
+        except grpc.aio.AioRpcError as error:
+            raise from_rpc_error(error) from error
+        finally:
+            call.cancel()
 
     async def abandon(self, saga_id: str, *, revision: int, reason: str) -> Saga:
         """End a parked saga without calling anybody. Arguments and errors as for `retry`."""

@@ -12,12 +12,15 @@ from sagad.v1 import saga_pb2, saga_service_pb2
 from sagad.v1.saga_pb2 import Saga
 from sagad_client.client import Client
 from sagad_client.commands.exits import OK, UsageError
+from sagad_client.commands.filters import NO_FILTER, FilterOptions
 from sagad_client.commands.inputs import NOT_NEGATIVE, read_json, read_payload, read_text
+from sagad_client.commands.repair_many import NOT_MANY, ManyOptions, is_many, repair_many
 from sagad_client.commands.session import Session, SessionParameter
 from sagad_client.outcomes import failed, succeeded
 from sagad_client.terminal.text import saga_state
 from sagad_client.terminal.views import saga_views
 
+OneOrManyArgument = Annotated[str, Parameter(help="The saga; or else --all.")]
 SagaArgument = Annotated[str, Parameter(help="The saga.")]
 StepArgument = Annotated[str, Parameter(help="Its step.")]
 ReasonOption = Annotated[str, Parameter(help="Why, for those who read the saga's events; 1-500 characters.")]
@@ -37,20 +40,24 @@ class SkipOutcomeName(enum.Enum):
 
 
 async def compensate(
-    saga_id: SagaArgument,
+    saga_id: OneOrManyArgument = "",
     /,
     *,
     reason: Annotated[str, Parameter(help="Why, for those who read the saga's events; at most 500 characters.")] = "",
+    many: ManyOptions = NOT_MANY,
+    filters: FilterOptions = NO_FILTER,
     session: SessionParameter,
 ) -> int:
     """Stop a saga and undo what may have happened; a succeeded saga is undone as a whole."""
+    if is_many(saga_id, many, filters):
+        return await repair_many(session, saga_service_pb2.REPAIR_ACTION_COMPENSATE, many, filters, reason)
     async with session.client() as client:
         _show(session, await client.compensate(saga_id, reason=reason))
     return OK
 
 
 async def retry(
-    saga_id: SagaArgument,
+    saga_id: OneOrManyArgument = "",
     /,
     *,
     reason: ReasonOption,
@@ -63,9 +70,14 @@ async def retry(
         ),
     ] = None,
     revision: RevisionOption = None,
+    many: ManyOptions = NOT_MANY,
+    filters: FilterOptions = NO_FILTER,
     session: SessionParameter,
 ) -> int:
     """Give what is parked in a saga new attempts."""
+    given = {"--step": step, "--input": input, "--revision": revision}
+    if is_many(saga_id, many, filters, [name for name, value in given.items() if value not in (None, "")]):
+        return await repair_many(session, saga_service_pb2.REPAIR_ACTION_RETRY, many, filters, reason)
     payload = read_payload(input, "--input")
     if payload is not None and not step:
         raise UsageError("--input replaces the input of one step: name it by --step")
@@ -112,9 +124,18 @@ async def skip(
 
 
 async def abandon(
-    saga_id: SagaArgument, /, *, reason: ReasonOption, revision: RevisionOption = None, session: SessionParameter
+    saga_id: OneOrManyArgument = "",
+    /,
+    *,
+    reason: ReasonOption,
+    revision: RevisionOption = None,
+    many: ManyOptions = NOT_MANY,
+    filters: FilterOptions = NO_FILTER,
+    session: SessionParameter,
 ) -> int:
     """End a parked saga as it is, without calling anybody."""
+    if is_many(saga_id, many, filters, [] if revision is None else ["--revision"]):
+        return await repair_many(session, saga_service_pb2.REPAIR_ACTION_ABANDON, many, filters, reason)
     async with session.client() as client:
         seen = await _revision(client, saga_id, revision)
         _show(session, await client.abandon(saga_id, revision=seen, reason=reason))

@@ -8,13 +8,22 @@ from rich.text import Text
 
 from sagad.v1 import definition_pb2
 from sagad.v1.definition_pb2 import Definition
-from sagad.v1.saga_pb2 import Saga, SagaEvent, SagaStats, Step, StepChange
+from sagad.v1.saga_pb2 import Parking, Saga, SagaEvent, SagaStats, Step, StepChange
 from sagad_client.durations import format_duration
 from sagad_client.terminal import text
 from sagad_client.terminal.output import Cell, Fields, Rows, View, When
 
 SAGA_HEADERS = ("SAGA", "STATE", "DEFINITION", "VERSION", "REV", "CREATED", "ENDED")
 SAGA_OPTIONAL = ("VERSION", "REV", "ENDED")
+PARKED_HEADERS = ("SAGA", "DEFINITION", "STEP", "REASON", "SINCE", "CAN BE", "COMMAND")
+PARKED_OPTIONAL = ("DEFINITION", "CAN BE")
+_VERBS = {
+    "RetrySaga": "retried",
+    "SkipStep": "skipped",
+    "CompleteStep": "completed",
+    "CompensateSaga": "compensated",
+    "AbandonSaga": "abandoned",
+}
 EVENT_HEADERS = ("REV", "TIME", "STATE", "CAUSE", "STEPS", "NOTE")
 DEFINITION_HEADERS = ("DEFINITION", "VERSION", "ACTIVE", "STEPS", "NAME", "CREATED")
 
@@ -185,6 +194,31 @@ def _parking_row(saga: Saga, index: int) -> list[Cell]:
         When(parking.park_time),
         "; ".join(_command(call, saga.saga_id, parking.step_id) for call in parking.allowed_calls),
     ]
+
+
+def parked_rows(saga: Saga) -> list[list[Cell]]:
+    """What is parked in a saga: for each what can be done, and the first of it as a command that lacks only the why."""
+    return [
+        [
+            saga.saga_id,
+            f"{saga.definition_id} {saga.version}",
+            parking.step_id or "the saga",
+            text.parking_reason(parking.reason),
+            When(parking.park_time),
+            ", ".join(_VERBS.get(call, call) for call in parking.allowed_calls),
+            _paste(saga, parking),
+        ]
+        for parking in saga.parkings
+    ]
+
+
+def _paste(saga: Saga, parking: Parking) -> str:
+    """A retry, which every parking allows so far: else whatever comes first."""
+    call = next(iter(parking.allowed_calls), "")
+    if call != "RetrySaga":
+        return _command(call, saga.saga_id, parking.step_id)
+    step = f" --step {parking.step_id}" if parking.step_id else ""
+    return f'sagactl retry {saga.saga_id}{step} --revision {saga.revision} --reason "..."'
 
 
 def _command(call: str, saga_id: str, step_id: str) -> str:

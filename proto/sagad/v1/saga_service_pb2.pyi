@@ -47,6 +47,34 @@ SKIP_OUTCOME_NOT_EXECUTED: SkipOutcome.ValueType  # 2
 """SKIP_OUTCOME_NOT_EXECUTED: the effect is not there and never will be. Only for an unknown pivot."""
 Global___SkipOutcome: _TypeAlias = SkipOutcome  # noqa: Y015
 
+class _RepairAction:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _RepairActionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_RepairAction.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    REPAIR_ACTION_UNSPECIFIED: _RepairAction.ValueType  # 0
+    """REPAIR_ACTION_UNSPECIFIED is refused."""
+    REPAIR_ACTION_RETRY: _RepairAction.ValueType  # 1
+    """REPAIR_ACTION_RETRY: RetrySaga of all that is parked in it. Selects only sagas of which something is parked."""
+    REPAIR_ACTION_ABANDON: _RepairAction.ValueType  # 2
+    """REPAIR_ACTION_ABANDON: AbandonSaga. A filter without states selects only sagas that are PARKED."""
+    REPAIR_ACTION_COMPENSATE: _RepairAction.ValueType  # 3
+    """REPAIR_ACTION_COMPENSATE: CompensateSaga. The filter must name states, since succeeded sagas can be undone too."""
+
+class RepairAction(_RepairAction, metaclass=_RepairActionEnumTypeWrapper):
+    """RepairAction is what is done to each saga."""
+
+REPAIR_ACTION_UNSPECIFIED: RepairAction.ValueType  # 0
+"""REPAIR_ACTION_UNSPECIFIED is refused."""
+REPAIR_ACTION_RETRY: RepairAction.ValueType  # 1
+"""REPAIR_ACTION_RETRY: RetrySaga of all that is parked in it. Selects only sagas of which something is parked."""
+REPAIR_ACTION_ABANDON: RepairAction.ValueType  # 2
+"""REPAIR_ACTION_ABANDON: AbandonSaga. A filter without states selects only sagas that are PARKED."""
+REPAIR_ACTION_COMPENSATE: RepairAction.ValueType  # 3
+"""REPAIR_ACTION_COMPENSATE: CompensateSaga. The filter must name states, since succeeded sagas can be undone too."""
+Global___RepairAction: _TypeAlias = RepairAction  # noqa: Y015
+
 @_typing.final
 class StartSagaRequest(_message.Message):
     """StartSagaRequest starts a saga."""
@@ -837,6 +865,120 @@ class AbandonSagaResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___AbandonSagaResponse: _TypeAlias = AbandonSagaResponse  # noqa: Y015
+
+@_typing.final
+class RepairSagasRequest(_message.Message):
+    """RepairSagasRequest selects sagas to repair."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAMESPACE_FIELD_NUMBER: _builtins.int
+    FILTER_FIELD_NUMBER: _builtins.int
+    ACTION_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    LIMIT_FIELD_NUMBER: _builtins.int
+    DRY_RUN_FIELD_NUMBER: _builtins.int
+    namespace: _builtins.str
+    """namespace; empty means "default"."""
+    action: Global___RepairAction.ValueType
+    """action, required."""
+    reason: _builtins.str
+    """reason for people, 1-500 characters; it stays in the events of each saga."""
+    limit: _builtins.int
+    """limit of sagas in this call, 0-10,000; 0 means 1,000. The newest come first."""
+    dry_run: _builtins.bool
+    """dry_run changes nothing, and tells what would be refused."""
+    @_builtins.property
+    def filter(self) -> _saga_pb2.SagaFilter:
+        """filter of the sagas."""
+
+    def __init__(
+        self,
+        *,
+        namespace: _builtins.str = ...,
+        filter: _saga_pb2.SagaFilter | None = ...,
+        action: Global___RepairAction.ValueType = ...,
+        reason: _builtins.str = ...,
+        limit: _builtins.int = ...,
+        dry_run: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "dry_run", b"dry_run", "filter", b"filter", "limit", b"limit", "namespace", b"namespace", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RepairSagasRequest: _TypeAlias = RepairSagasRequest  # noqa: Y015
+
+@_typing.final
+class RepairSagasResponse(_message.Message):
+    """RepairSagasResponse tells how far the call is. The first one is sent before anything is done."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SELECTED_FIELD_NUMBER: _builtins.int
+    REPAIRED_FIELD_NUMBER: _builtins.int
+    REFUSED_FIELD_NUMBER: _builtins.int
+    REFUSALS_FIELD_NUMBER: _builtins.int
+    MORE_FIELD_NUMBER: _builtins.int
+    selected: _builtins.int
+    """selected sagas, at most the limit."""
+    repaired: _builtins.int
+    """repaired sagas so far, or those that would be."""
+    refused: _builtins.int
+    """refused sagas so far, or those that would be."""
+    more: _builtins.bool
+    """more sagas match than the limit."""
+    @_builtins.property
+    def refusals(self) -> _containers.RepeatedCompositeFieldContainer[Global___RepairRefusal]:
+        """refusals since the message before."""
+
+    def __init__(
+        self,
+        *,
+        selected: _builtins.int = ...,
+        repaired: _builtins.int = ...,
+        refused: _builtins.int = ...,
+        refusals: _abc.Iterable[Global___RepairRefusal] | None = ...,
+        more: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["more", b"more", "refusals", b"refusals", "refused", b"refused", "repaired", b"repaired", "selected", b"selected"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RepairSagasResponse: _TypeAlias = RepairSagasResponse  # noqa: Y015
+
+@_typing.final
+class RepairRefusal(_message.Message):
+    """RepairRefusal says why a saga was not repaired."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SAGA_ID_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    saga_id: _builtins.str
+    """saga_id of the saga."""
+    reason: _builtins.str
+    """reason as in the google.rpc.ErrorInfo of the call for one saga, such as "PAST_PIVOT"."""
+    message: _builtins.str
+    """message for people."""
+    def __init__(
+        self,
+        *,
+        saga_id: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        message: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["message", b"message", "reason", b"reason", "saga_id", b"saga_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RepairRefusal: _TypeAlias = RepairRefusal  # noqa: Y015
 
 @_typing.final
 class ListSagaEventsRequest(_message.Message):

@@ -86,6 +86,11 @@ class SagaServiceStub(object):
                 request_serializer=sagad_dot_v1_dot_saga__service__pb2.AbandonSagaRequest.SerializeToString,
                 response_deserializer=sagad_dot_v1_dot_saga__service__pb2.AbandonSagaResponse.FromString,
                 _registered_method=True)
+        self.RepairSagas = channel.unary_stream(
+                '/sagad.v1.SagaService/RepairSagas',
+                request_serializer=sagad_dot_v1_dot_saga__service__pb2.RepairSagasRequest.SerializeToString,
+                response_deserializer=sagad_dot_v1_dot_saga__service__pb2.RepairSagasResponse.FromString,
+                _registered_method=True)
         self.ListSagaEvents = channel.unary_unary(
                 '/sagad.v1.SagaService/ListSagaEvents',
                 request_serializer=sagad_dot_v1_dot_saga__service__pb2.ListSagaEventsRequest.SerializeToString,
@@ -179,6 +184,15 @@ class SagaServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def RepairSagas(self, request, context):
+        """RepairSagas does the same to many sagas: RetrySaga, AbandonSaga or CompensateSaga to each that a filter selects, at the
+        revision that it is found at. It tells how far it is, and ends OK, whatever was refused. It is audited, see
+        AdminService.ListAuditEvents. A client that leaves ends it; what was done stays done.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListSagaEvents(self, request, context):
         """ListSagaEvents returns a saga's transitions, oldest first.
         """
@@ -245,6 +259,11 @@ def add_SagaServiceServicer_to_server(servicer, server):
                     servicer.AbandonSaga,
                     request_deserializer=sagad_dot_v1_dot_saga__service__pb2.AbandonSagaRequest.FromString,
                     response_serializer=sagad_dot_v1_dot_saga__service__pb2.AbandonSagaResponse.SerializeToString,
+            ),
+            'RepairSagas': grpc.unary_stream_rpc_method_handler(
+                    servicer.RepairSagas,
+                    request_deserializer=sagad_dot_v1_dot_saga__service__pb2.RepairSagasRequest.FromString,
+                    response_serializer=sagad_dot_v1_dot_saga__service__pb2.RepairSagasResponse.SerializeToString,
             ),
             'ListSagaEvents': grpc.unary_unary_rpc_method_handler(
                     servicer.ListSagaEvents,
@@ -529,6 +548,33 @@ class SagaService(object):
             '/sagad.v1.SagaService/AbandonSaga',
             sagad_dot_v1_dot_saga__service__pb2.AbandonSagaRequest.SerializeToString,
             sagad_dot_v1_dot_saga__service__pb2.AbandonSagaResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RepairSagas(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/sagad.v1.SagaService/RepairSagas',
+            sagad_dot_v1_dot_saga__service__pb2.RepairSagasRequest.SerializeToString,
+            sagad_dot_v1_dot_saga__service__pb2.RepairSagasResponse.FromString,
             options,
             channel_credentials,
             insecure,

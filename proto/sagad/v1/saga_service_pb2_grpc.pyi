@@ -66,6 +66,11 @@ class SagaServiceStub:
     """SkipStep settles a parked step by hand. ABORTED: the revision has moved on."""
     AbandonSaga: _grpc.UnaryUnaryMultiCallable[_saga_service_pb2.AbandonSagaRequest, _saga_service_pb2.AbandonSagaResponse]
     """AbandonSaga ends a parked saga without calling anybody. ABORTED: the revision has moved on."""
+    RepairSagas: _grpc.UnaryStreamMultiCallable[_saga_service_pb2.RepairSagasRequest, _saga_service_pb2.RepairSagasResponse]
+    """RepairSagas does the same to many sagas: RetrySaga, AbandonSaga or CompensateSaga to each that a filter selects, at the
+    revision that it is found at. It tells how far it is, and ends OK, whatever was refused. It is audited, see
+    AdminService.ListAuditEvents. A client that leaves ends it; what was done stays done.
+    """
     ListSagaEvents: _grpc.UnaryUnaryMultiCallable[_saga_service_pb2.ListSagaEventsRequest, _saga_service_pb2.ListSagaEventsResponse]
     """ListSagaEvents returns a saga's transitions, oldest first."""
     GetSagaStats: _grpc.UnaryUnaryMultiCallable[_saga_service_pb2.GetSagaStatsRequest, _saga_service_pb2.GetSagaStatsResponse]
@@ -109,6 +114,11 @@ class SagaServiceAsyncStub(SagaServiceStub):
     """SkipStep settles a parked step by hand. ABORTED: the revision has moved on."""
     AbandonSaga: _aio.UnaryUnaryMultiCallable[_saga_service_pb2.AbandonSagaRequest, _saga_service_pb2.AbandonSagaResponse]  # type: ignore[assignment]
     """AbandonSaga ends a parked saga without calling anybody. ABORTED: the revision has moved on."""
+    RepairSagas: _aio.UnaryStreamMultiCallable[_saga_service_pb2.RepairSagasRequest, _saga_service_pb2.RepairSagasResponse]  # type: ignore[assignment]
+    """RepairSagas does the same to many sagas: RetrySaga, AbandonSaga or CompensateSaga to each that a filter selects, at the
+    revision that it is found at. It tells how far it is, and ends OK, whatever was refused. It is audited, see
+    AdminService.ListAuditEvents. A client that leaves ends it; what was done stays done.
+    """
     ListSagaEvents: _aio.UnaryUnaryMultiCallable[_saga_service_pb2.ListSagaEventsRequest, _saga_service_pb2.ListSagaEventsResponse]  # type: ignore[assignment]
     """ListSagaEvents returns a saga's transitions, oldest first."""
     GetSagaStats: _aio.UnaryUnaryMultiCallable[_saga_service_pb2.GetSagaStatsRequest, _saga_service_pb2.GetSagaStatsResponse]  # type: ignore[assignment]
@@ -209,6 +219,17 @@ class SagaServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_saga_service_pb2.AbandonSagaResponse, _abc.Awaitable[_saga_service_pb2.AbandonSagaResponse]]:
         """AbandonSaga ends a parked saga without calling anybody. ABORTED: the revision has moved on."""
+
+    @_abc_1.abstractmethod
+    def RepairSagas(
+        self,
+        request: _saga_service_pb2.RepairSagasRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_saga_service_pb2.RepairSagasResponse], _abc.AsyncIterator[_saga_service_pb2.RepairSagasResponse]]:
+        """RepairSagas does the same to many sagas: RetrySaga, AbandonSaga or CompensateSaga to each that a filter selects, at the
+        revision that it is found at. It tells how far it is, and ends OK, whatever was refused. It is audited, see
+        AdminService.ListAuditEvents. A client that leaves ends it; what was done stays done.
+        """
 
     @_abc_1.abstractmethod
     def ListSagaEvents(

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from uuid import uuid4
 
 import grpc
+import grpc.aio
 import structlog
 from google.protobuf.any_pb2 import Any
 from google.protobuf.duration_pb2 import Duration
@@ -66,6 +67,17 @@ def unexpected(method: str, error: BaseException) -> Refusal:
     log.error("request failed", method=method, incident_id=incident_id, exc_info=error)
     text = f"sagad failed on this request: its log has more under incident {incident_id}"
     return refusal(errors.Internal(text, metadata={"incident_id": incident_id}))
+
+
+def read_refusal(error: grpc.aio.AioRpcError) -> tuple[str, str]:
+    """The reason and the message that another node has refused a call with."""
+    details = dict(error.trailing_metadata() or ()).get(DETAILS_KEY)
+    info = error_details_pb2.ErrorInfo(reason=error.code().name)  # where the node itself has not answered
+    if isinstance(details, bytes):
+        for detail in status_pb2.Status.FromString(details).details:
+            if detail.Is(error_details_pb2.ErrorInfo.DESCRIPTOR):
+                detail.Unpack(info)
+    return info.reason, error.details() or ""
 
 
 def _bad_request(violations: list[Violation], room: int) -> error_details_pb2.BadRequest:

@@ -8,8 +8,9 @@ import structlog
 from sagad.v1 import saga_service_pb2 as pb
 from sagad.v1.saga_pb2 import SAGA_VIEW_BASIC, SAGA_VIEW_FULL, Saga, SagaView
 from sagad_server.api.conversions import event_message, read_filter, row_message, saga_message, stats_message
-from sagad_server.api.interceptor import Context
+from sagad_server.api.interceptor import Context, Forwarder
 from sagad_server.api.paging import Page, Pages
+from sagad_server.api.repair import Repair
 from sagad_server.api.resume_token import read_resume_token
 from sagad_server.api.steering import DEFAULT_NAMESPACE, Steering, key_of
 from sagad_server.api.watch import Watch, purged
@@ -37,6 +38,7 @@ class SagaService(Steering):
         commands: Commands,
         loader: Loader,
         limits: ValidationLimits,
+        forwarder: Forwarder,
         *,
         heartbeat_s: float = HEARTBEAT_S,
     ) -> None:
@@ -44,6 +46,7 @@ class SagaService(Steering):
         self._engine = engine
         self._store = engine.store
         self._loader = loader
+        self._forwarder = forwarder
         self._heartbeat_s = heartbeat_s
 
     async def StartSaga(self, request: pb.StartSagaRequest, context: Context) -> pb.StartSagaResponse:
@@ -128,6 +131,12 @@ class SagaService(Steering):
             heartbeat_s=self._heartbeat_s,
         )
         await watch.run(after)
+
+    async def RepairSagas(  # type: ignore[override] # as WatchSaga
+        self, request: pb.RepairSagasRequest, context: Context
+    ) -> None:
+        repair = Repair(self._store, self._commands, self._forwarder, request, self._limits)
+        await repair.run(context.write)
 
     async def ListSagaEvents(self, request: pb.ListSagaEventsRequest, context: Context) -> pb.ListSagaEventsResponse:
         check = self._check(request)

@@ -80,6 +80,10 @@ GOOD: list[Message] = [
     admin.GetServerInfoRequest(),
     admin.GetServiceStatsRequest(),
     admin.PurgeSagasRequest(filter=FILTER, limit=1, dry_run=True),
+    sagas.RepairSagasRequest(
+        filter=FILTER, action=sagas.REPAIR_ACTION_RETRY, reason="by the fuzz", limit=1, dry_run=True
+    ),
+    admin.ListAuditEventsRequest(kinds=[1], actor="a", time_min=Timestamp(seconds=1), page_size=10),
 ]
 PATHS = {
     method.input_type.full_name: (f"/{service.full_name}/{method.name}", method.server_streaming)

@@ -187,3 +187,36 @@ async def test_who_changed_a_definition_is_listed(sagactl: Sagactl, recipes: dic
     assert piped.lines[0] == ["TIME", "KIND", "SUBJECT", "ACTOR", "REASON", "DETAILS"]
     assert len(piped.lines) == 2
     assert (await sagactl("audit", "--before", "2020-01-01", "-o", "json")).json == []
+
+
+async def test_what_is_parked_is_listed_with_a_command_that_works(sagactl: Sagactl, recipes: dict[str, str]) -> None:
+    saga_id = (await sagactl("start", recipes["stuck"], "--input", "{}", "--wait", "-o", "json")).json["sagaId"]
+    listed = await sagactl("parked", "--definition", recipes["stuck"])
+    assert listed.lines[0] == ["SAGA", "DEFINITION", "STEP", "REASON", "SINCE", "CAN BE", "COMMAND"]
+    (row,) = listed.lines[1:]
+    assert [row[0], *row[2:4], row[5]] == [saga_id, "ship", "EXPRESSION_FAILED", "retried, skipped, abandoned"]
+    (saga,) = (await sagactl("parked", "--definition", recipes["stuck"], "-o", "json")).json
+    assert saga["parkings"][0]["stepId"] == "ship"
+    words = row[-1].split()
+    assert words[:3] == ["sagactl", "retry", saga_id]
+    assert (await sagactl(*words[1:])).code == 0
+
+
+async def test_all_that_is_parked_is_repaired_by_one_command(sagactl: Sagactl, recipes: dict[str, str]) -> None:
+    for _ in range(3):
+        assert (await sagactl("start", recipes["stuck"], "--input", "{}", "--wait")).code == 4
+    chosen = ("--all", "--definition", recipes["stuck"], "--reason", "settled outside")
+    dry = await sagactl("abandon", *chosen, "--dry-run")
+    assert dry.lines == [["selected", "3"], ["would be repaired", "3"], ["would be refused", "0"], ["more match", "no"]]
+    asked = await sagactl("abandon", *chosen)
+    assert (asked.code, "--dry-run" in asked.err) == (2, True)
+    one = await sagactl("abandon", *chosen, "--limit", "1", "--yes", "-o", "json")
+    assert one.json == {"selected": 1, "repaired": 1, "refused": 0, "more": True, "refusals": []}
+    refused = await sagactl("compensate", *chosen, "--state", "parked", "--yes")
+    assert (refused.code, refused.lines[-1][1]) == (1, "PAST_PIVOT")
+    in_terminal = await sagactl.in_terminal("abandon", *chosen, "--yes")
+    assert (in_terminal.code, "2/2" in in_terminal.out) == (0, True)
+    stats = await sagactl("stats", "--definition", recipes["stuck"])
+    assert ["ABANDONED", "3"] in stats.lines
+    audited = (await sagactl("audit", "--kind", "sagas-repaired", "--limit", "3", "-o", "json")).json
+    assert [event["subject"] for event in audited] == ["ABANDON", "COMPENSATE", "ABANDON"]

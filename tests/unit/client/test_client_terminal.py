@@ -20,7 +20,7 @@ from sagad_client.payloads import to_payload
 from sagad_client.terminal import text
 from sagad_client.terminal.board import Board
 from sagad_client.terminal.output import Fields, Form, Output, Rows, plain
-from sagad_client.terminal.views import event_row, saga_views
+from sagad_client.terminal.views import event_row, parked_rows, saga_views
 
 NOW = datetime(2026, 1, 31, 12, tzinfo=UTC)
 
@@ -164,3 +164,29 @@ def test_a_definition_shown_as_yaml_is_a_definition_file_again() -> None:
     (definition,) = parse_definitions('{"definition_id": "a", "version": "1.0.0", "timeout": "5m", "active": false}')
     assert parse_definitions(rendered(Form.YAML, [], definition)) == [definition]
     assert parse_definitions(rendered(Form.JSON, [], [definition, definition]), json=True) == [definition] * 2
+
+
+def test_each_parking_is_a_row_with_what_can_be_done_and_a_command_to_paste() -> None:
+    saga = saga_pb2.Saga(saga_id="s", definition_id="order", version="1.0.0", revision=7)
+    step = {"reason": saga_pb2.PARKING_REASON_STEP_REFUSED, "step_id": "ship"}
+    saga.parkings.add(**step, allowed_calls=["RetrySaga", "SkipStep", "AbandonSaga"])
+    saga.parkings.add(reason=saga_pb2.PARKING_REASON_INTERNAL, allowed_calls=["RetrySaga", "CompensateSaga"])
+    rows = [[str(cell) for cell in row] for row in parked_rows(saga)]
+    assert [row[:4] + row[5:] for row in rows] == [
+        [
+            "s",
+            "order 1.0.0",
+            "ship",
+            "STEP_REFUSED",
+            "retried, skipped, abandoned",
+            'sagactl retry s --step ship --revision 7 --reason "..."',
+        ],
+        [
+            "s",
+            "order 1.0.0",
+            "the saga",
+            "INTERNAL",
+            "retried, compensated",
+            'sagactl retry s --revision 7 --reason "..."',
+        ],
+    ]
