@@ -102,7 +102,7 @@ class App:
         info = _server_info(config, node)
         add_services(
             self._server,
-            SagaService(self.engine, commands, loader, limits, peers),
+            SagaService(self.engine, commands, loader, limits, self._peers),
             DefinitionService(self.store, definitions, self.transport, names, limits),
             AdminService(
                 self.engine, self.transport, names, self.metrics, info, limits, self._peers, self._stopping.set
