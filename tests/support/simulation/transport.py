@@ -1,0 +1,72 @@
+"""The way from one node to the participants: calls arrive late, twice, in another order, or not at all."""
+
+from typing import TYPE_CHECKING
+
+from sagad_server.domain.inputs import NotSent, Outcome, Pending, Success
+from sagad_server.engine.ports import Call
+from support.play import TIMED_OUT, code
+from support.simulation.participants import CRASHED
+
+if TYPE_CHECKING:
+    from support.simulation.node import SimulatedNode
+    from support.simulation.world import SimulatedWorld
+
+TIMEOUT_S = 2.0
+
+
+class SimulatedTransport:
+    """Answers each call exactly once, by the node's own clock where nobody else does."""
+
+    def __init__(self, world: "SimulatedWorld", node: "SimulatedNode") -> None:
+        self._world = world
+        self._node = node
+        self.open: dict[int, Call] = {}
+        self.draining = False
+
+    def send(self, call: Call) -> None:
+        world, node = self._world, self._node
+        if self.draining or world.sky.strikes("not_sent"):
+            world.loop.call_soon(node.gate, call.on_outcome, call, NotSent("not now"))
+            return
+        world.dispatched(node, call)
+        self.open[id(call)] = call
+        sky = world.sky
+        node.clock.call_at(node.clock.monotonic() + TIMEOUT_S, lambda: self._answer(call, TIMED_OUT))
+        if not sky.strikes("lost_call"):
+            self._deliver(call, again=sky.strikes("doubled_call"))
+
+    async def drain(self) -> None:
+        self.draining = True
+
+    def _deliver(self, call: Call, *, again: bool) -> None:
+        """`again`: something on the way sends it once more, unless it was definitely refused."""
+        world = self._world
+        delay_s = world.chance.random() * (4.0 if world.sky.strikes("late_call") else 0.02)
+        world.travels += 1
+
+        def arrive() -> None:
+            outcome = world.participants.take(call)
+            world.note("arrived", call.key[1], call.step, call.direction.name, call.attempt, _word(outcome))
+            if outcome is not None and world.sky.strikes("lost_answer"):
+                outcome = code(world.chance.choice(CRASHED))
+            world.travels -= 1
+            if again and isinstance(outcome, Success | Pending):
+                self._deliver(call, again=False)
+            if isinstance(outcome, Success) and world.sky.strikes("answer_twice"):
+                world.workload.tell_again(call)
+            if outcome is not None:
+                world.loop.call_later(world.chance.random() * 0.02, self._node.gate, self._answer, call, outcome)
+
+        world.loop.call_later(delay_s, arrive)
+
+    def _answer(self, call: Call, outcome: Outcome) -> None:
+        if self.open.pop(id(call), None) is not None:
+            self._world.note("answered", self._node.name, call.key[1], call.step, call.attempt, _word(outcome))
+            call.on_outcome(call, outcome)
+
+
+def _word(outcome: Outcome | None) -> str:
+    if outcome is None:
+        return "hangs"
+    failure = getattr(outcome, "failure", None)
+    return type(outcome).__name__ if failure is None else failure.reason

@@ -1,0 +1,52 @@
+"""How bad the world of a seed is: each seed has other faults, some of them none, some often."""
+
+from dataclasses import dataclass
+from random import Random
+
+_MOST = {
+    "slow_store": 0.3,
+    "commit_before": 0.15,
+    "commit_after": 0.12,
+    "commit_late": 0.06,
+    "read_before": 0.08,
+    "read_after": 0.04,
+    "not_sent": 0.08,
+    "lost_call": 0.12,
+    "late_call": 0.25,
+    "doubled_call": 0.1,
+    "lost_answer": 0.15,
+    "turned_away": 0.12,
+    "hang": 0.06,
+    "refuse": 0.12,
+    "refuse_for_now": 0.15,
+    "pending": 0.15,
+    "answer_twice": 0.15,
+}
+_NODE_FAULTS = ("kill", "freeze", "partition", "outage", "drain")
+
+
+@dataclass(frozen=True, slots=True)
+class Weather:
+    """Shares of faults, and how often nodes are disturbed."""
+
+    shares: dict[str, float]
+    node_faults: list[str]
+    every_s: float
+
+    @classmethod
+    def of(cls, chance: Random) -> "Weather":
+        shares = {name: most * chance.choice([0.0, 0.3, 1.0]) for name, most in _MOST.items()}
+        faults = [name for name in _NODE_FAULTS if chance.random() < 0.6]
+        return cls(shares, faults, chance.choice([2.0, 5.0]))
+
+
+class Sky:
+    """Whether a fault strikes now."""
+
+    def __init__(self, weather: Weather, chance: Random) -> None:
+        self._shares = weather.shares
+        self.chance = chance
+        self.calm = False
+
+    def strikes(self, fault: str) -> bool:
+        return not self.calm and self.chance.random() < self._shares[fault]
