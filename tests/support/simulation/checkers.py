@@ -186,6 +186,7 @@ def _watches_have_no_gap(history: History) -> Iterator[str]:
 def _nothing_breaks_inside(history: History) -> Iterator[str]:
     yield from history.incidents
     yield from history.contradictions
+    yield from history.unapplied
     yield from history.left_over
 
 

@@ -88,6 +88,8 @@ class History:
     dispatches: list[Dispatch] = field(default_factory=list)
     effects: list[Effect] = field(default_factory=list)
     acknowledged: list[Acknowledged] = field(default_factory=list)
+    unapplied: list[str] = field(default_factory=list)
+    """Steps that were still open after sagad had accepted an answer for them."""
     watched: list[Watched] = field(default_factory=list)
     incidents: list[str] = field(default_factory=list)
     contradictions: list[str] = field(default_factory=list)

@@ -33,13 +33,14 @@ class SimulatedTransport:
         sky = world.sky
         node.clock.call_at(node.clock.monotonic() + TIMEOUT_S, lambda: self._answer(call, TIMED_OUT))
         if not sky.strikes("lost_call"):
-            self._deliver(call, again=sky.strikes("doubled_call"))
+            self._deliver(call, again=sky.strikes("doubled_call"), heard=True)
 
     async def drain(self) -> None:
         self.draining = True
 
-    def _deliver(self, call: Call, *, again: bool) -> None:
-        """`again`: something on the way sends it once more, unless it was definitely refused."""
+    def _deliver(self, call: Call, *, again: bool, heard: bool) -> None:
+        """`again`: something on the way sends it once more, unless it was definitely refused. Only the first answer is
+        `heard`."""
         world = self._world
         delay_s = world.chance.random() * (4.0 if world.sky.strikes("late_call") else 0.02)
         world.travels += 1
@@ -51,10 +52,10 @@ class SimulatedTransport:
                 outcome = code(world.chance.choice(CRASHED))
             world.travels -= 1
             if again and isinstance(outcome, Success | Pending):
-                self._deliver(call, again=False)
+                self._deliver(call, again=False, heard=False)
             if isinstance(outcome, Success) and world.sky.strikes("answer_twice"):
                 world.workload.tell_again(call)
-            if outcome is not None:
+            if outcome is not None and heard:
                 world.loop.call_later(world.chance.random() * 0.02, self._node.gate, self._answer, call, outcome)
 
         world.loop.call_later(delay_s, arrive)

@@ -8,7 +8,7 @@ from sagad.storage.v1 import storage_pb2
 from sagad_server.domain.errors import Elsewhere, SagadError, Unavailable
 from sagad_server.domain.inputs import Failed, Success
 from sagad_server.domain.saga import Saga
-from sagad_server.domain.states import ENDED, SagaState, StepState
+from sagad_server.domain.states import ENDED, Direction, SagaState, StepState
 from sagad_server.engine.commands import Commands, Start
 from sagad_server.engine.ports import Call, Snapshot
 from sagad_server.storage.store import EventRow, Key
@@ -21,6 +21,14 @@ if TYPE_CHECKING:
 
 _PATIENCE_S = 8.0
 _AGAIN_S = 0.5
+_OPEN = {
+    Direction.ACTION: (StepState.RUNNING, StepState.BACKING_OFF, StepState.AWAITING_COMPLETION),
+    Direction.COMPENSATION: (
+        StepState.COMPENSATING,
+        StepState.COMPENSATION_BACKING_OFF,
+        StepState.COMPENSATION_AWAITING_COMPLETION,
+    ),
+}
 
 
 class Workload:
@@ -208,8 +216,21 @@ class Workload:
                     self._world.history.contradictions.append(f"{call.key[1]}:{request.step_id}: {error}")
                 elif error.reason not in ("STEP_CLOSED", "OUTCOME_CONFLICT"):
                     raise
+            else:
+                self._look_applied(call, outcome)
             self._world.note("completed", call.key[1], call.step, call.direction.name)
             return
+
+    def _look_applied(self, call: Call, outcome: Success | Failed) -> None:
+        """What was accepted is durable: the step does not wait for this answer any more."""
+        if not isinstance(outcome, Success):
+            return  # a refusal may be followed by another attempt
+        row = self._world.database.sagas[call.key].row
+        step = storage_pb2.SagaRecord.FromString(row.body).steps[call.step]
+        if step.generation == call.generation and StepState(step.state) in _OPEN[call.direction]:
+            self._world.history.unapplied.append(
+                f"{call.key[1]}:{call.request.step_id} is {StepState(step.state).name} after its answer was accepted"
+            )
 
     # -- operators
 

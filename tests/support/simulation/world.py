@@ -127,7 +127,9 @@ class SimulatedWorld:
     def _look_for_left_overs(self) -> None:
         left = self.history.left_over
         left += [f"client: {what}" for what in self.workload.busy]
-        left += [f"database: {keys} are marked as being loaded" for keys in self.database.loading.values() if keys]
+        for instance, keys in self.database.loading.items():
+            if keys and self.database.is_live(instance):
+                left.append(f"{keys} are marked as being loaded")
         for node in self.nodes.values():
             if not node.ready:
                 left.append(f"{node.name} is not up")

@@ -1,0 +1,202 @@
+"""Deliberate bugs, each with a seed that is known to catch it: the proof that the simulation finds bugs.
+
+A mutant is a piece of a function's source and what stands there instead. A piece that is not found exactly once is an
+error, so that the table follows the code.
+"""
+
+import inspect
+import textwrap
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib import import_module
+from types import FunctionType
+
+from support.simulation.world import SimulatedWorld
+
+
+@dataclass(frozen=True, slots=True)
+class Mutant:
+    """One bug. `where` is module:function, below sagad_server."""
+
+    name: str
+    seed: int
+    broken: str
+    where: str
+    old: str
+    new: str
+
+    def patch(self) -> None:
+        """Puts the bug in, for good."""
+        function = self._target()
+        module = inspect.getmodule(function)
+        assert module is not None
+        source = textwrap.dedent(inspect.getsource(function))
+        assert source.count(self.old) == 1, f"{self.name}: {source.count(self.old)} times {self.old!r}"
+        made: dict[str, FunctionType] = {}
+        exec(source.replace(self.old, self.new), module.__dict__, made)  # the project's own source
+        function.__code__ = made[function.__name__].__code__
+
+    @contextmanager
+    def at_work(self) -> Iterator[None]:
+        """The bug is in for a while."""
+        function = self._target()
+        good = function.__code__
+        try:
+            self.patch()
+            yield
+        finally:
+            function.__code__ = good
+
+    def _target(self) -> FunctionType:
+        module_name, path = self.where.split(":")
+        found: object = import_module(f"sagad_server.{module_name}")
+        for name in path.split("."):
+            found = getattr(found, name)
+        assert isinstance(found, FunctionType), self.where
+        return found
+
+    def is_caught(self, seed: int | None = None) -> bool:
+        """Whether this seed breaks a rule with the bug in; None: the recorded one."""
+        with self.at_work():
+            try:
+                SimulatedWorld(self.seed if seed is None else seed).run()
+            except Exception:  # noqa: BLE001 - whatever it is, it is the finding
+                return True
+        return False
+
+
+_TABLE = [
+    Mutant(
+        "guard dropped", 0, "a write takes effect wherever the row stands",
+        "storage.memory_database:MemoryDatabase.write",
+        "if saga is None or (saga.row.epoch, saga.row.revision) != (write.guard_epoch, write.revision - 1):",
+        "if saga is None:",
+    ),
+    Mutant(
+        "epoch not guarded", 0, "a write is guarded by the revision alone",
+        "storage.memory_database:MemoryDatabase.write",
+        "(saga.row.epoch, saga.row.revision) != (write.guard_epoch, write.revision - 1)",
+        "saga.row.revision != write.revision - 1",
+    ),
+    Mutant(
+        "event not journaled", 0, "a transition after a take-over leaves no event",
+        "storage.memory_database:MemoryDatabase.write",
+        "saga.append(write.cause, now, write.event, write.payload, batch_id)",
+        "write.cause == EventCause.RECOVERED or saga.append(write.cause, now, write.event, write.payload, batch_id)",
+    ),
+    Mutant(
+        "epoch not raised", 0, "a claim leaves the epoch as it was",
+        "storage.memory:MemoryStore._take_over", "saga.row.epoch += 1", "saga.row.epoch += 0",
+    ),
+    Mutant(
+        "missing row is a verdict", 0, "a new saga's row that is not there yet is taken for a refusal",
+        "engine.writer:Writer._insert_again", "if not answered or write.key not in self._missed:", "if False:",
+    ),
+    Mutant(
+        "lost answer is a yes", 0, "a commit whose answer was lost is taken for made",
+        "engine.writer:Writer._settle", "writes = await self._resolve(writes, answered=False)",
+        "[self._tell_written(write, self._store.database.now()) for write in writes]; writes = []",
+    ),
+    Mutant(
+        "batch sent by another node", 0, "a batch under way is sent again after the node has registered anew",
+        "engine.writer:Writer.forget", "self._given_up = True", "pass",
+    ),
+    Mutant(
+        "old claim taken in", 0, "what was claimed before the node was declared dead is driven after that",
+        "engine.recovery:Recovery._take", " and self._losses == losses", "",
+    ),
+    Mutant(
+        "stranded not sought", 0, "a claim whose answer was lost is never taken in",
+        "engine.recovery:Recovery._find_stranded", "sorted(missing & self._missing)", "()",
+    ),
+    Mutant(
+        "act before the write", 0, "calls go out before their transition is durable",
+        "engine.engine:Engine._decide", "self.writer.submit(write)",
+        "self._act(active, decision); self.writer.submit(write)",
+    ),
+    Mutant(
+        "back-off timer lost", 0, "a wait that begins has no timer",
+        "engine.engine:Engine._act", "self._arm(active, index, active.saga.steps[index].delay_ms)", "pass",
+    ),
+    Mutant(
+        "timer lost in take-over", 0, "the waits of a saga that was taken over have no timers",
+        "engine.engine:Engine._arm_all", "self._arm(active, index, max(0, left_ms))", "pass",
+    ),
+    Mutant(
+        "lease ignored", 0, "calls are started past the lease",
+        "engine.engine:Engine._call", "if self.holds_lease():", "if True:",
+    ),
+    Mutant(
+        "sagas kept after death", 0, "a node that finds itself dead keeps its sagas",
+        "engine.engine:Engine.drop_all", "list(self.sagas.values())", "()",
+    ),
+    Mutant(
+        "dead node keeps acting", 0, "a node that finds itself dead takes that for a renewal",
+        "engine.membership:Membership._renew", "if not await self._store.renew():",
+        "await self._store.renew()\n    if False:",
+    ),
+    Mutant(
+        "lease counted from the answer", 0, "a lease begins when the renewal is answered, not when it was sent",
+        "engine.membership:Membership._renew", "began_s + self._lease_s", "self._clock.monotonic() + self._lease_s",
+    ),
+    Mutant(
+        "no patience", 0, "a node is declared dead before its lease is over",
+        "engine.membership:Membership._observe", "self._lease_s * _PATIENCE", "self._lease_s * 0.4",
+    ),
+    Mutant(
+        "waiting caller told at once", 0, "a start that waits for the end is answered when the saga is durable",
+        "engine.commands:Commands._begin", "_errors_only(done) if wait else done", "done",
+    ),
+    Mutant(
+        "ambiguity forgotten", 0, "a call that timed out counts as not made",
+        "domain.answers:_action_ended", "step.may_have_happened = True", "pass",
+    ),
+    Mutant(
+        "ambiguity cleared by a refusal", 0, "a later refusal says that no earlier attempt has happened",
+        "domain.answers:_action_ended", "if outcome.never_executed:", "if not outcome.ambiguous:",
+    ),
+    Mutant(
+        "crash forgotten", 0, "a call that was in flight at a take-over counts as not made",
+        "domain.decide:call_again", "draft.change(index).step.may_have_happened = True", "pass",
+    ),
+    Mutant(
+        "late answer applied", 0, "the answer of an earlier attempt settles the step",
+        "domain.decide:_answered", " or not current", "",
+    ),
+    Mutant(
+        "drained call counted", 0, "a call that never left counts as an attempt",
+        "domain.decide:_answered", "changed.attempt -= 1", "pass",
+    ),
+    Mutant(
+        "pending answer lost", 0, "CompleteStep is answered, and what it brought is thrown away",
+        "domain.decide:_complete", "if not decide_completion(saga, what):",
+        "if not decide_completion(saga, what) or saga.steps[what.step].state is StepState.AWAITING_COMPLETION:",
+    ),
+    Mutant(
+        "deadline over the pivot", 0, "a deadline turns the saga round while its pivot is in flight",
+        "domain.decide:_deadline_passed", " or saga.pivot_in_flight()", "",
+    ),
+    Mutant(
+        "forward compensation", 0, "compensations run in the order of the steps",
+        "domain.progress:_start_ready_compensations", ".descendants & blocking", ".ancestors & blocking",
+    ),
+    Mutant(
+        "uncertain step not undone", 0, "only what has certainly happened is compensated",
+        "domain.progress:must_undo", "in _UNDOABLE", "is StepState.SUCCEEDED",
+    ),
+    Mutant(
+        "retry with a new key", 0, "each attempt has its own idempotency key",
+        "domain.saga:Saga.idempotency_key", "{self.steps[index].generation}", "{self.steps[index].attempt}",
+    ),
+    Mutant(
+        "new key by RetrySaga", 0, "RetrySaga gives a new key to what may have happened",
+        "domain.operator:_retry_step", "if not step.may_have_happened and step.attempt:", "if step.attempt:",
+    ),
+    Mutant(
+        "parked step not reported", 0, "a parked saga does not say why",
+        "engine.records:parking_mask", "mask |= 1 << step.parking_reason", "pass",
+    ),
+]  # fmt: skip
+
+MUTANTS = {mutant.name: mutant for mutant in _TABLE}
