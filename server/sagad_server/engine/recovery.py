@@ -37,12 +37,15 @@ class Recovery:
         self._blamed: set[Key] = set()
         """Nodes have died over just one of these, and that is not counted yet."""
         self._marked = False
+        self._losses = 0
+        """How often this node was declared dead: what was claimed before the last time is not its own any more."""
         self._wake = asyncio.Event()
         self.stranded = 0
         """Moving sagas that this node owned without having them in memory, found since its start. Expected: 0."""
 
     def lost(self) -> None:
         """This node was declared dead."""
+        self._losses += 1
         self._marked = False
         self._engine.drop_all()
 
@@ -114,9 +117,10 @@ class Recovery:
                 await self._engine.park(key, row.revision, row.epoch, ParkingReason.NO_PROGRESS, incident_id)
             return
         await self._mark([key])
+        losses = self._losses
         loaded = await self._store.claim_one(key)
         if loaded is not None:
-            await self._take(loaded)
+            await self._take(loaded, losses)
         await self._unmark()
 
     async def _claim_all(self) -> None:
@@ -125,15 +129,17 @@ class Recovery:
             limit = min(self._engine.settings.claim_batch, room)
             if limit <= 0 or self._engine.draining:
                 return
+            losses = self._losses
             claimed = await self._store.claim(limit, [])
             if not claimed:
                 return
             await self._mark([loaded.row.key for loaded in claimed])
             for loaded in claimed:
-                await self._take(loaded)
+                await self._take(loaded, losses)
             await self._unmark()
 
-    async def _take(self, loaded: LoadedSaga) -> None:
+    async def _take(self, loaded: LoadedSaga, losses: int) -> None:
+        """Drives a saga that was this node's own when it had been declared dead `losses` times."""
         row = loaded.row
         try:
             active = await self._loader.active(loaded, owned=True)
@@ -147,12 +153,13 @@ class Recovery:
         sagas = self._engine.sagas
         while row.key in sagas and sagas[row.key].saga.revision == 0:  # a start that will hear that the id is taken
             await self._engine.clock.sleep(_LOOK_AGAIN_S)
-        if row.key not in sagas:  # else it came back to us on another way
+        if row.key not in sagas and self._losses == losses:  # else it came back to us on another way, or is not ours
             self._engine.admit(active)
             self._engine.resume(active)
 
     async def _find_stranded(self, instance_id: UUID) -> None:
         """A saga that is seen twice as ours, moving, and not in memory, is taken in again."""
+        losses = self._losses
         owned = await self._store.stranded()
         missing = {key for key in owned if key not in self._engine.sagas}
         for key in sorted(missing & self._missing):
@@ -160,5 +167,5 @@ class Recovery:
             if loaded is None or loaded.row.owner != instance_id or SagaState(loaded.row.state) in ENDED:
                 continue
             self.stranded += 1
-            await self._take(loaded)
+            await self._take(loaded, losses)
         self._missing = missing

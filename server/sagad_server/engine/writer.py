@@ -64,6 +64,8 @@ class Writer:
         """By id of an unsettled write: the batches that it was part of, and may have been committed by."""
         self._missed: set[Key] = set()
         """Unsettled inserts that a commit, by its own answer, did not make, though no row was in the way."""
+        self._given_up = False
+        """What is in hand is not to be sent again."""
         self.healthy = True
         self.in_flight = 0
 
@@ -72,8 +74,10 @@ class Writer:
         self._ready.set()
 
     def forget(self) -> None:
-        """What was not sent yet is not to be sent any more. The batch that is under way is told of all the same."""
+        """Nothing is to be sent any more of what was submitted until now: it would be written under the node's next
+        registration. The batch that is under way is told of all the same."""
         self._queue.clear()
+        self._given_up = True
 
     @property
     def queued(self) -> int:
@@ -93,6 +97,7 @@ class Writer:
             await self._clock.sleep(0)
             writes = [self._queue.popleft() for _ in range(min(len(self._queue), self._max_batch))]
             self.in_flight = len(writes)
+            self._given_up = False
             await self._settle(writes)
             self.in_flight = 0
             self.healthy = True  # also if not one of them had to be written: the store has settled their fate
@@ -101,6 +106,9 @@ class Writer:
         """Sends the writes until the fate of each is known and told."""
         failures = 0
         while writes:
+            if self._given_up:
+                self._give_up(writes)
+                return
             began = self._clock.monotonic()
             batch = Batch(self._random.uid(), writes)
             for write in writes:
@@ -195,8 +203,13 @@ class Writer:
             self._owner.exists(write)
         return False
 
+    def _give_up(self, writes: list[Write]) -> None:
+        for write in writes:
+            self._tell(write)
+            self._owner.taken_over(write)
+
     def _tell(self, write: Write) -> None:
-        del self._sent[id(write)]
+        self._sent.pop(id(write), None)
         self._missed.discard(write.key)
 
     def _tell_written(self, write: Write, time: datetime) -> None:

@@ -1,6 +1,8 @@
 """Leases, adoption and epochs: two nodes on one database and one virtual clock."""
 
 import asyncio
+from collections.abc import Collection
+from unittest.mock import AsyncMock
 
 import pytest
 from support.definitions import definition, step
@@ -9,9 +11,9 @@ from support.world import LEASE_S, World
 
 from sagad_server.domain.errors import Elsewhere, Unavailable
 from sagad_server.domain.inputs import Success
-from sagad_server.domain.states import SagaState
+from sagad_server.domain.states import EventCause, SagaState
 from sagad_server.engine.membership import NodeNameTaken
-from sagad_server.storage.store import NodeState
+from sagad_server.storage.store import Key, LoadedSaga, NodeState, Retryable
 
 DONE = Success(None)
 SLOW = {"initialBackoff": "600s", "maxBackoff": "600s"}
@@ -192,3 +194,56 @@ async def test_a_clean_end_hands_everything_over_at_once() -> None:
     await first.store.close()
     await second.advance(4)
     assert second.transport.sent == ["a:reserve"]
+
+
+async def declare_dead(world: World) -> None:
+    instance_id = world.membership.instance_id
+    await world.store.declare_dead(instance_id, world.database.nodes[instance_id].lease)
+
+
+async def test_a_batch_that_is_sent_again_and_again_ends_with_the_registration_it_was_made_under() -> None:
+    first = World(ORDER)
+    first.renews = True
+    await first.boot()
+    await first.start("a")
+    first.store.before = [Retryable("away") for _ in range(100)]
+    await first.answer("a:reserve", DONE)
+    first.store.claim = AsyncMock(return_value=[])  # type: ignore[method-assign] # it comes later than the batch
+    await declare_dead(first)
+    old = first.membership.instance_id
+    while first.membership.instance_id == old:
+        await first.advance(0.1)
+    first.store.before.clear()
+    await first.advance(1.5)
+    assert first.journal("a") == [1]
+    del first.store.claim
+    saga = first.database.sagas["default", "a"]
+    await first.advance(LEASE_S)
+    assert saga.row.owner == first.membership.instance_id
+    assert [event.cause for event in saga.events] == [EventCause.STARTED, EventCause.RECOVERED]
+    assert first.recovery.stranded == 0
+    assert first.engine.writer._sent == {}
+
+
+async def test_what_was_claimed_before_a_node_was_declared_dead_is_not_driven_after_that() -> None:
+    first, second = await two()
+    await first.start("a")
+    asked = asyncio.Event()
+    claim = second.store.claim
+
+    async def slow(limit: int, exclude: Collection[Key]) -> list[LoadedSaga]:
+        claimed = await claim(limit, exclude)
+        if claimed:
+            second.store.claim = claim  # type: ignore[method-assign]
+            await asked.wait()
+        return claimed
+
+    second.store.claim = slow  # type: ignore[method-assign]
+    await first.die()
+    await second.advance(LEASE_S * 2)
+    await declare_dead(second)
+    await second.advance(LEASE_S / 2)
+    asked.set()
+    await second.settle()
+    assert second.transport.sent == ["a:reserve"]
+    assert second.transport.take("a:reserve").request.fencing_token == 3, "claimed anew, not driven as it was"
