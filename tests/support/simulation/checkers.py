@@ -79,6 +79,9 @@ def _compensations_go_in_reverse(history: History) -> Iterator[str]:
     standing: dict[tuple[Key, int], set[str]] = defaultdict(set)
     undone: set[tuple[Key, int]] = set()
     for effect in history.effects:
+        if effect.key not in history.database.sagas:
+            yield f"{effect} is of a saga that there is not"
+            continue
         steps = history.definitions[history.database.sagas[effect.key].row.definition_id].steps
         own, step = (effect.key, effect.step), steps[effect.step]
         if effect.direction is Direction.COMPENSATION:
