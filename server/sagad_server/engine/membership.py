@@ -27,7 +27,7 @@ class Listener(Protocol):
     """Who has to act on what this node learns."""
 
     def lost(self) -> None:
-        """This node was declared dead: drop every saga."""
+        """This node was declared dead: drop every saga. Told again once it is registered anew."""
 
     def regained(self) -> None:
         """Calls may be started again."""
@@ -98,6 +98,7 @@ class Membership:
             )
         began_s = self._clock.monotonic()
         self.node = await self._store.register()
+        listener.lost()  # what was claimed meanwhile was claimed by a dead node
         self._seen.clear()
         self._valid_until_s = began_s + self._lease_s
         listener.adopt(self.node.suspects)

@@ -127,8 +127,8 @@ class Recovery:
         while True:
             room = self._engine.settings.max_sagas_in_memory - len(self._engine.sagas)
             limit = min(self._engine.settings.claim_batch, room)
-            if limit <= 0 or self._engine.draining:
-                return
+            if limit <= 0 or self._engine.draining or not self._engine.holds_lease():
+                return  # a dead node would claim the same ones for ever
             losses = self._losses
             claimed = await self._store.claim(limit, [])
             if not claimed:

@@ -13,7 +13,7 @@ from sagad_server.domain.errors import Elsewhere, Unavailable
 from sagad_server.domain.inputs import Success
 from sagad_server.domain.states import EventCause, SagaState
 from sagad_server.engine.membership import NodeNameTaken
-from sagad_server.storage.store import Key, LoadedSaga, NodeState, Retryable
+from sagad_server.storage.store import Key, LoadedSaga, Node, NodeState, Retryable
 
 DONE = Success(None)
 SLOW = {"initialBackoff": "600s", "maxBackoff": "600s"}
@@ -247,3 +247,25 @@ async def test_what_was_claimed_before_a_node_was_declared_dead_is_not_driven_af
     await second.settle()
     assert second.transport.sent == ["a:reserve"]
     assert second.transport.take("a:reserve").request.fencing_token == 3, "claimed anew, not driven as it was"
+
+
+async def test_a_node_that_was_declared_dead_claims_nothing_until_it_is_registered_anew() -> None:
+    first = World(ORDER)
+    first.renews = True
+    await first.boot()
+    await first.start("a")
+    answered = asyncio.Event()
+    register = first.store.register
+
+    async def slow() -> Node:
+        await answered.wait()
+        return await register()
+
+    first.store.register = slow  # type: ignore[method-assign]
+    await declare_dead(first)
+    await first.advance(LEASE_S)
+    assert first.database.sagas["default", "a"].row.epoch == 1
+    answered.set()
+    await first.advance(LEASE_S)
+    row = first.database.sagas["default", "a"].row
+    assert (row.owner, row.epoch) == (first.membership.instance_id, 2)
