@@ -8,7 +8,7 @@ PACKAGES := sagad sagad_server sagad_participant sagad_examples sagad_client ben
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo run test test-chaos check bench generate baseline fmt constraints clean
+.PHONY: help demo run test test-chaos simulate mutants check bench generate baseline fmt constraints clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /\1\t/' | expand -t 14
@@ -24,6 +24,12 @@ test: .venv-test/.stamp ## unit, contract and integration tests; ARGS="-k name" 
 
 test-chaos: .venv-test/.stamp ## kills real processes under load; SAGAD_CHAOS_KILLS says how often
 	.venv-test/bin/python -m pytest tests/chaos $(ARGS)
+
+simulate: .venv-test/.stamp ## several nodes in a seeded world: SEED=n replays one with its trace, MINUTES=n hunts
+	PYTHONPATH=tests .venv-test/bin/python -m support.simulation $(if $(SEED),--seed $(SEED),--minutes $(or $(MINUTES),1)) $(ARGS)
+
+mutants: .venv-test/.stamp ## deliberate bugs, each caught by its recorded seed: the simulation finds bugs
+	.venv-test/bin/python -m pytest tests/mutants $(ARGS)
 
 check: .venv-dev/.stamp ## lint, format, types, import rules, contract, generated code
 	$(DEV)/ruff check .

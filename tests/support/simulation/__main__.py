@@ -1,5 +1,5 @@
-"""Runs the simulation: `make simulate SEED=n` replays a seed, `make simulate MINUTES=n` hunts, `make mutants` proves that
-it finds bugs."""
+"""Runs the simulation: `make simulate SEED=n` replays a seed, `make simulate MINUTES=n` hunts; `--mutants` proves that it
+finds bugs."""
 
 import argparse
 import sys

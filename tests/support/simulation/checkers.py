@@ -14,7 +14,7 @@ from sagad_server.storage.store import Key
 from support.simulation.history import History
 
 
-class RuleBroken(AssertionError):
+class RuleBroken(AssertionError):  # noqa: N818 - a verdict
     """A checker's finding."""
 
 

@@ -1,4 +1,4 @@
-"""An event loop whose time passes only when nothing else is left to do: the same steps in the same order, every time."""
+"""An event loop whose time passes only when nothing else is left to do: the same steps in the same order."""
 
 import asyncio
 import selectors

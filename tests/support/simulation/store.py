@@ -9,7 +9,6 @@ from uuid import UUID
 from sagad_server.domain.errors import Unavailable
 from sagad_server.storage.memory import MemoryStore
 from sagad_server.storage.store import Batch, Committed, CommitUnknown, Key, LoadedSaga, Node, Retryable, RowState
-from support.simulation.history import Applied
 
 if TYPE_CHECKING:
     from support.simulation.node import SimulatedNode
@@ -19,9 +18,23 @@ _FAST_S = 0.002
 _SILENCE_S = 0.5
 """After which a node takes a request for lost."""
 _METHODS = (
-    "announce nodes declare_dead close claim_one mark_loading count_crash load get_row list_events hand_back "
-    "count_owned stranded create_definition get_definition list_definitions secret"
-).split()
+    "announce",
+    "nodes",
+    "declare_dead",
+    "close",
+    "mark_loading",
+    "count_crash",
+    "load",
+    "get_row",
+    "list_events",
+    "hand_back",
+    "count_owned",
+    "stranded",
+    "create_definition",
+    "get_definition",
+    "list_definitions",
+    "secret",
+)
 
 
 class SimulatedStore(MemoryStore):
@@ -123,9 +136,9 @@ class SimulatedStore(MemoryStore):
         answer: asyncio.Future[Any] = loop.create_future()
         sent_as = self._instance_id
 
-        def fail(error: type[Exception]) -> None:
+        def fail(error: type[Exception] | Exception) -> None:
             if not answer.done():
-                answer.set_exception(error("cut off"))
+                answer.set_exception(error("cut off") if isinstance(error, type) else error)
 
         def succeed(result: Any) -> None:
             if not answer.done():
@@ -139,7 +152,7 @@ class SimulatedStore(MemoryStore):
             try:
                 result = _run(work())
             except Exception as error:  # noqa: BLE001 - it is the answer
-                loop.call_later(self._delay_s(), gate, lambda: answer.done() or answer.set_exception(error))
+                loop.call_later(self._delay_s(), gate, fail, error)
                 return
             finally:
                 self._instance_id = now_as

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from sagad.storage.v1 import storage_pb2
@@ -29,6 +30,10 @@ _OPEN = {
         StepState.COMPENSATION_AWAITING_COMPLETION,
     ),
 }
+
+
+def _start(command: Start, wait: bool, node: SimulatedNode) -> Coroutine[Any, Any, Any]:
+    return node.commands.start(command, wait=wait)
 
 
 class Workload:
@@ -115,7 +120,7 @@ class Workload:
         while True:
             wait = self._chance.random() < 0.2
             try:
-                answer = await self._ask(lambda node: node.commands.start(command, wait=wait))
+                answer = await self._ask(partial(_start, command, wait))
             except Unavailable:
                 await asyncio.sleep(_AGAIN_S * self._chance.random())
                 continue
@@ -284,5 +289,3 @@ class Workload:
             reason="by hand",
             actor="op",
         )
-
-

@@ -205,5 +205,3 @@ class SimulatedWorld:
                 if change.step_id == step_id and (change.state, change.generation, attempt) == wanted:
                     return True
         return False
-
-
