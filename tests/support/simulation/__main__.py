@@ -1,5 +1,4 @@
-"""Runs the simulation: `make simulate SEED=n` replays a seed, `make simulate MINUTES=n` hunts; `--mutants` proves that it
-finds bugs."""
+"""Runs the simulation: `--seed` replays one with its trace, `--minutes` hunts, `--mutants` proves that it finds bugs."""
 
 import argparse
 import sys

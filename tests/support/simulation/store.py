@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from support.simulation.world import SimulatedWorld
 
 _FAST_S = 0.002
+_SLOW_S = 0.3
+_STUCK_S = 4.0
 _SILENCE_S = 0.5
 """After which a node takes a request for lost."""
 _METHODS = (
@@ -169,7 +171,9 @@ class SimulatedStore(MemoryStore):
         return await answer
 
     def _delay_s(self) -> float:
-        return _FAST_S + (self._world.sky.chance.random() * 0.3 if self._world.sky.strikes("slow_store") else 0.0)
+        sky = self._world.sky
+        most_s = _STUCK_S if sky.strikes("stuck_store") else _SLOW_S if sky.strikes("slow_store") else 0.0
+        return _FAST_S + most_s * sky.chance.random()
 
 
 def _run(work: Coroutine[Any, Any, Any]) -> Any:

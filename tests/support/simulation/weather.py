@@ -5,6 +5,7 @@ from random import Random
 
 _MOST = {
     "slow_store": 0.3,
+    "stuck_store": 0.02,
     "commit_before": 0.15,
     "commit_after": 0.12,
     "commit_late": 0.06,

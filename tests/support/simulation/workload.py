@@ -276,6 +276,12 @@ class Workload:
         if index is None:
             return None
         back, pivot = saga.steps[index].state is StepState.COMPENSATION_PARKED, saga.definition.pivot == index
+        if not (back or pivot or saga.steps[index].may_have_happened):
+            # Another operator's RetrySaga may give it a new key at any moment: done by hand under this one, it would be
+            # done twice.
+            return await commands.retry(
+                key, revision=saga.revision, step_id="", new_input=None, reason="again", actor="op"
+            )
         idempotency_key = saga.idempotency_key(index)
         participants = self._world.participants
         done = not back and (participants.barrier.get(idempotency_key) == "done" or not pivot)
