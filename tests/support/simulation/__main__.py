@@ -1,4 +1,4 @@
-"""Runs the simulation: `--seed` replays one with its trace, `--minutes` hunts, `--mutants` proves that it finds bugs."""
+"""Runs the simulation: `--seed` replays one with its trace, `--minutes` hunts, `--mutants` runs each deliberate bug."""
 
 import argparse
 import sys

@@ -74,19 +74,19 @@ _TABLE = [
         "if saga is None:",
     ),
     Mutant(
-        "epoch not guarded", 0, "a write is guarded by the revision alone",
+        "epoch not guarded", 40, "a write is guarded by the revision alone",
         "storage.memory_database:MemoryDatabase.write",
         "(saga.row.epoch, saga.row.revision) != (write.guard_epoch, write.revision - 1)",
         "saga.row.revision != write.revision - 1",
     ),
     Mutant(
-        "event not journaled", 0, "a transition after a take-over leaves no event",
+        "event not journaled", 1, "a transition after a take-over leaves no event",
         "storage.memory_database:MemoryDatabase.write",
         "saga.append(write.cause, now, write.event, write.payload, batch_id)",
         "write.cause == EventCause.RECOVERED or saga.append(write.cause, now, write.event, write.payload, batch_id)",
     ),
     Mutant(
-        "epoch not raised", 0, "a claim leaves the epoch as it was",
+        "epoch not raised", 1, "a claim leaves the epoch as it was",
         "storage.memory:MemoryStore._take_over", "saga.row.epoch += 1", "saga.row.epoch += 0",
     ),
     Mutant(
@@ -107,7 +107,7 @@ _TABLE = [
         "engine.recovery:Recovery._take", " and self._losses == losses", "",
     ),
     Mutant(
-        "stranded not sought", 0, "a claim whose answer was lost is never taken in",
+        "stranded not sought", 1, "a claim whose answer was lost is never taken in",
         "engine.recovery:Recovery._find_stranded", "sorted(missing & self._missing)", "()",
     ),
     Mutant(
@@ -120,7 +120,7 @@ _TABLE = [
         "engine.engine:Engine._act", "self._arm(active, index, active.saga.steps[index].delay_ms)", "pass",
     ),
     Mutant(
-        "timer lost in take-over", 0, "the waits of a saga that was taken over have no timers",
+        "timer lost in take-over", 1, "the waits of a saga that was taken over have no timers",
         "engine.engine:Engine._arm_all", "self._arm(active, index, max(0, left_ms))", "pass",
     ),
     Mutant(
@@ -128,11 +128,11 @@ _TABLE = [
         "engine.engine:Engine._call", "if self.holds_lease():", "if True:",
     ),
     Mutant(
-        "sagas kept after death", 0, "a node that finds itself dead keeps its sagas",
+        "sagas kept after death", 4, "a node that finds itself dead keeps its sagas",
         "engine.engine:Engine.drop_all", "list(self.sagas.values())", "()",
     ),
     Mutant(
-        "dead node keeps acting", 0, "a node that finds itself dead takes that for a renewal",
+        "dead node keeps acting", 1, "a node that finds itself dead takes that for a renewal",
         "engine.membership:Membership._renew", "if not await self._store.renew():",
         "await self._store.renew()\n    if False:",
     ),
@@ -141,7 +141,7 @@ _TABLE = [
         "engine.membership:Membership._renew", "began_s + self._lease_s", "self._clock.monotonic() + self._lease_s",
     ),
     Mutant(
-        "no patience", 0, "a node is declared dead before its lease is over",
+        "no patience", 1, "a node is declared dead before its lease is over",
         "engine.membership:Membership._observe", "self._lease_s * _PATIENCE", "self._lease_s * 0.4",
     ),
     Mutant(
@@ -157,11 +157,11 @@ _TABLE = [
         "domain.answers:_action_ended", "if outcome.never_executed:", "if not outcome.ambiguous:",
     ),
     Mutant(
-        "crash forgotten", 0, "a call that was in flight at a take-over counts as not made",
+        "crash forgotten", 8, "a call that was in flight at a take-over counts as not made",
         "domain.decide:call_again", "draft.change(index).step.may_have_happened = True", "pass",
     ),
     Mutant(
-        "late answer applied", 0, "the answer of an earlier attempt settles the step",
+        "late answer applied", 2, "the answer of an earlier attempt settles the step",
         "domain.decide:_answered", " or not current", "",
     ),
     Mutant(
@@ -169,7 +169,7 @@ _TABLE = [
         "domain.decide:_answered", "changed.attempt -= 1", "pass",
     ),
     Mutant(
-        "pending answer lost", 0, "CompleteStep is answered, and what it brought is thrown away",
+        "pending answer lost", 1, "CompleteStep is answered, and what it brought is thrown away",
         "domain.decide:_complete", "if not decide_completion(saga, what):",
         "if not decide_completion(saga, what) or saga.steps[what.step].state is StepState.AWAITING_COMPLETION:",
     ),
@@ -190,11 +190,11 @@ _TABLE = [
         "domain.saga:Saga.idempotency_key", "{self.steps[index].generation}", "{self.steps[index].attempt}",
     ),
     Mutant(
-        "new key by RetrySaga", 0, "RetrySaga gives a new key to what may have happened",
+        "new key by RetrySaga", 41, "RetrySaga gives a new key to what may have happened",
         "domain.operator:_retry_step", "if not step.may_have_happened and step.attempt:", "if step.attempt:",
     ),
     Mutant(
-        "parked step not reported", 0, "a parked saga does not say why",
+        "parked step not reported", 2, "a parked saga does not say why",
         "engine.records:parking_mask", "mask |= 1 << step.parking_reason", "pass",
     ),
 ]  # fmt: skip
