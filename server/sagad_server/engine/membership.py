@@ -47,6 +47,8 @@ class Membership:
         self._valid_until_s = 0.0
         self._seen: dict[UUID, tuple[int, float]] = {}
         """The lease of each other node, and since when it is unchanged."""
+        self._unanswered = False
+        """A registration was sent, and its answer has not come: the process of this name may be this one."""
         self.node: Node | None = None
 
     @property
@@ -92,12 +94,15 @@ class Membership:
         """It was declared dead: its sagas belong to others now, and it starts anew."""
         assert self.node is not None
         name = self.node.node_name
-        if any(node.node_name == name and node.state == NodeState.LIVE for node in await self._store.nodes()):
+        named = [row for row in await self._store.nodes() if row.node_name == name and row.state == NodeState.LIVE]
+        if named and not self._unanswered:
             raise NodeNameTaken(
                 f"another live process runs under the node name {name!r}: give each its own by node.name"
             )
         began_s = self._clock.monotonic()
+        self._unanswered = True
         self.node = await self._store.register()
+        self._unanswered = False
         listener.lost()  # what was claimed meanwhile was claimed by a dead node
         self._seen.clear()
         self._valid_until_s = began_s + self._lease_s

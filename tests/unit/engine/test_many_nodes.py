@@ -269,3 +269,24 @@ async def test_a_node_that_was_declared_dead_claims_nothing_until_it_is_register
     await first.advance(LEASE_S)
     row = first.database.sagas["default", "a"].row
     assert (row.owner, row.epoch) == (first.membership.instance_id, 2)
+
+
+async def test_a_node_whose_registration_was_not_answered_does_not_take_itself_for_another() -> None:
+    first = World(ORDER)
+    first.renews = True
+    await first.boot()
+    await first.start("a")
+    register = first.store.register
+
+    async def cut_off() -> Node:
+        first.store.register = register  # type: ignore[method-assign]
+        instance_id = first.store._instance_id
+        await register()
+        first.store._instance_id = instance_id
+        raise Unavailable("the answer is lost")
+
+    first.store.register = cut_off  # type: ignore[method-assign]
+    await declare_dead(first)
+    await first.advance(LEASE_S * 2)
+    assert first.database.sagas["default", "a"].row.owner == first.membership.instance_id
+    assert first.membership.holds_lease
