@@ -99,14 +99,6 @@ _TABLE = [
         "[self._tell_written(write, self._store.database.now()) for write in writes]; writes = []",
     ),
     Mutant(
-        "batch sent by another node", 0, "a batch under way is sent again after the node has registered anew",
-        "engine.writer:Writer.forget", "self._given_up = True", "pass",
-    ),
-    Mutant(
-        "old claim taken in", 0, "what was claimed before the node was declared dead is driven after that",
-        "engine.recovery:Recovery._take", " and self._losses == losses", "",
-    ),
-    Mutant(
         "stranded not sought", 1, "a claim whose answer was lost is never taken in",
         "engine.recovery:Recovery._find_stranded", "sorted(missing & self._missing)", "()",
     ),

@@ -61,7 +61,14 @@ class SimulatedStore(MemoryStore):
 
     async def register(self) -> Node:
         sent_s = self._world.loop.time()
-        node: Node = await self._read(super().register)
+        real = super().register
+
+        async def register() -> Node:
+            if self._node.dead:  # a transaction of several statements ends with its connection
+                raise Unavailable("cut off")
+            return await real()
+
+        node: Node = await self._read(register)
         self._instance_id = node.instance_id
         self.renewed_s = sent_s
         self._world.note("registered", self._node.name, node.incarnation)
