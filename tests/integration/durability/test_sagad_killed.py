@@ -29,8 +29,8 @@ async def test_after_kill_9_and_restart_200_sagas_in_flight_end_within_seconds(f
                 all_s = time.monotonic() - began
     assert keeper.calls > calls
     print(f"first call {first_s:.2f} s after the restart, all {len(load.ids)} sagas ended after {all_s:.2f} s")
-    assert first_s < 3, "generous: the machine may be busy"
-    assert all_s < 9
+    assert first_s < 2, "1 s on a quiet machine; this one may be busy"
+    assert all_s < 5, "3 s on a quiet machine"
 
 
 async def test_killed_again_and_again_while_it_recovers(folder: Path, postgres_dsn: str) -> None:
