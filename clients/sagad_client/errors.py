@@ -54,7 +54,7 @@ class SagadError(Exception):
         return f"{name}: {self.message}" + "".join(f"\n  {fault.field}: {fault.description}" for fault in untold)
 
 
-class NotFound(SagadError):  # noqa: N818
+class NotFound(SagadError):  # noqa: N818 - named, as those below, after gRPC's codes
     """There is no such saga or definition."""
 
 

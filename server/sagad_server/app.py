@@ -55,6 +55,8 @@ class App:
         self._tasks: set[asyncio.Task[None]] = set()
         self._stopping = asyncio.Event()
         self._stopped = False
+        self._serving = False
+        self._http: HttpServer | None = None
         self._failure: BaseException | None = None
 
     async def start(self) -> None:
@@ -65,6 +67,8 @@ class App:
             await self._start()
         except BaseException:
             await self._server.stop(None)
+            if self._http is not None:
+                self._http.stop()
             raise
 
     async def _start(self) -> None:
@@ -73,6 +77,8 @@ class App:
         self.address = peer_address = listen(self._server, config.grpc, config.grpc.address)
         if config.node.peer_address:
             peer_address = listen(self._server, config.grpc, config.node.peer_address)
+        self._http = HttpServer(config.http.address, self.metrics.registry, lambda: self._serving)
+        self.http_port = self._http.port
         clock, random = SystemClock(), SystemRandom()
         self.store = self._store or PostgresStore(_postgres_settings(config))
         self._peers.store = lambda: self.store
@@ -110,9 +116,6 @@ class App:
             self._health,
         )
         self._gauges(recovery)
-        self._serving = False
-        self._http = HttpServer(config.http.address, self.metrics.registry, lambda: self._serving)
-        self.http_port = self._http.port
         await self._server.start()
         self._http.start()
         await self.store.announce(config.node.advertised or _reachable(peer_address))
@@ -214,6 +217,7 @@ class App:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.transport.close()
         await self._peers.close()
+        assert self._http is not None, "stopped without a start"
         self._http.stop()
         await self.store.close()
         log.info("stopped")

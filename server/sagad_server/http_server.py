@@ -10,6 +10,8 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 from prometheus_client import CollectorRegistry, make_wsgi_app
 
+from sagad_server.api.server import ListenError
+
 _POLL_S = 0.05  # `stop` waits for as long as that
 
 
@@ -25,13 +27,18 @@ class _QuietHandler(WSGIRequestHandler):
 
 
 class HttpServer:
-    """Serves until `stop`."""
+    """Listens at once, serves from `start` until `stop`. Raises ListenError."""
 
     def __init__(self, address: str, registry: CollectorRegistry, serving: Callable[[], bool]) -> None:
         host, _, port = address.rpartition(":")
         self._metrics = make_wsgi_app(registry)
         self._serving = serving
-        self._server = make_server(host.strip("[]"), int(port), self._app, _Server, _QuietHandler)
+        try:
+            self._server = make_server(host.strip("[]"), int(port), self._app, _Server, _QuietHandler)
+        except OSError as error:
+            raise ListenError(
+                f"cannot listen on {address} (http.address): {error}; does another process, or another sagad, do so?"
+            ) from error
         serve = partial(self._server.serve_forever, poll_interval=_POLL_S)
         self._thread = threading.Thread(target=serve, name="http", daemon=True)
         self.port = self._server.server_port
@@ -40,9 +47,10 @@ class HttpServer:
         self._thread.start()
 
     def stop(self) -> None:
-        self._server.shutdown()
+        if self._thread.is_alive():  # else nobody would answer the shutdown
+            self._server.shutdown()
+            self._thread.join()
         self._server.server_close()
-        self._thread.join()
 
     def _app(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         path = environ["PATH_INFO"]

@@ -1,9 +1,8 @@
 """This node among the others: it renews its lease, and finds out who has died.
 
 A node counts its own lease from before it sent the renewal, and starts no call past it. Others declare it dead only
-after they
-have seen its lease unchanged for longer than that, each on its own clock and with the database reachable all the while:
-two machines' clocks are never compared.
+after they have seen its lease unchanged for longer than that, each on its own clock and with the database reachable all
+the while: two machines' clocks are never compared.
 """
 
 from collections.abc import Collection

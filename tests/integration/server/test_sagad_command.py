@@ -1,5 +1,6 @@
 """The command `sagad`: what a person meets who starts it."""
 
+import asyncio
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -90,6 +91,26 @@ def test_a_port_that_is_taken_is_said_so(folder: Path, postgres_dsn: str, postgr
         assert "Traceback" not in done.stderr
 
 
+def test_an_http_port_that_is_taken_is_said_before_a_node_of_the_same_name_is_pushed_aside(
+    folder: Path, postgres_dsn: str
+) -> None:
+    with sagad_process(folder, postgres_dsn, {}) as running:
+        words = (
+            "--set",
+            f"postgres.dsn={postgres_dsn}",
+            "--set",
+            "node.name=test",
+            "--set",
+            "grpc.address=127.0.0.1:0",
+        )
+        done = sagad("serve", *words, "--set", f"http.address={running.http}")
+        assert done.returncode == 1
+        assert running.http in done.stderr
+        assert "Traceback" not in done.stderr
+        nodes = asyncio.run(_nodes(postgres_dsn))
+        assert nodes == [("test", 1)], "the one that could not listen has not registered"
+
+
 def test_a_database_that_does_not_exist_is_said_at_once(postgres_dsn: str) -> None:
     done = sagad("serve", "--set", f"postgres.dsn={postgres_dsn}x")
     assert done.returncode == 1
@@ -155,3 +176,12 @@ async def test_the_database_is_sagads_own_schema(postgres_dsn: str) -> None:
     finally:
         await connection.close()
     assert [row[0] for row in schemas] == ["sagad"]
+
+
+async def _nodes(dsn: str) -> list[tuple[str, int]]:
+    """Name and state (1: LIVE) of every registration."""
+    connection = await asyncpg.connect(dsn)
+    try:
+        return [tuple(row) for row in await connection.fetch("SELECT node_name, state FROM sagad.nodes")]
+    finally:
+        await connection.close()
