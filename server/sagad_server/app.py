@@ -167,7 +167,7 @@ class App:
     def _gauges(self, recovery: Recovery) -> None:
         engine, metrics = self.engine, self.metrics
         metrics.gauge("sagad_sagas_in_memory", "Sagas in this node's memory.", lambda: len(engine.sagas))
-        metrics.gauge("sagad_calls_in_flight", "Calls of participants under way.", lambda: engine.calls_in_flight)
+        metrics.gauge("sagad_calls_in_flight", "Calls of participants under way.", lambda: engine.calls.in_flight)
         metrics.gauge("sagad_write_queue", "Transitions that wait for a commit.", lambda: engine.writer.queued)
         metrics.gauge("sagad_watches", "Open watch streams.", lambda: engine.watches.count)
         metrics.gauge(
@@ -200,14 +200,14 @@ class App:
         if self._stopped:
             return
         self._stopped = True
-        log.info("draining", calls_in_flight=self.engine.calls_in_flight)
+        log.info("draining", calls_in_flight=self.engine.calls.in_flight)
         self.engine.draining = True
         self._tell_health(False)
         if self._failure is None:
             try:
                 await asyncio.wait_for(self._drain(), self.config.service.drain_timeout)
             except TimeoutError:
-                log.warning("calls are still under way: they will be made again", calls=self.engine.calls_in_flight)
+                log.warning("calls are still under way: they will be made again", calls=self.engine.calls.in_flight)
         self.engine.watches.close()
         self.engine.journal.close()
         self.engine.dismiss_waiters()
@@ -224,7 +224,7 @@ class App:
 
     async def _drain(self) -> None:
         await self.transport.drain()
-        while self.engine.calls_in_flight or not self.engine.writer.idle:  # noqa: ASYNC110 - once, at the end
+        while self.engine.calls.in_flight or not self.engine.writer.idle:  # noqa: ASYNC110 - once, at the end
             await asyncio.sleep(0.01)
 
 

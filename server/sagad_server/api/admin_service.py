@@ -114,7 +114,7 @@ class AdminService(AdminServiceServicer):
             started_total=counters.started_count,
             ended_total=state_counts(counters.ended_by_state.items()),
             sagas_in_memory=len(engine.sagas),
-            calls_in_flight=engine.calls_in_flight,
+            calls_in_flight=engine.calls.in_flight,
             write_queue=engine.writer.queued,
             commits_total=counters.commit_count,
             transitions_total=counters.transition_count,

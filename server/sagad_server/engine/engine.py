@@ -11,31 +11,23 @@ from typing import Any
 
 from sagad_server.domain.draft import Decision
 from sagad_server.domain.errors import FailedPrecondition, Internal, InvalidArgument, SagadError, Unavailable
-from sagad_server.domain.inputs import Answered, DeadlinePassed, Input, Outcome, Recover, WaitOver
-from sagad_server.domain.saga import Saga
-from sagad_server.domain.states import Direction, ParkingReason, SagaState, StepState
-from sagad_server.engine import records
+from sagad_server.domain.inputs import Answered, Input, Outcome, Recover
+from sagad_server.domain.states import ParkingReason, SagaState
 from sagad_server.engine.active import ActiveSaga, Done
 from sagad_server.engine.bounds import decide_bounded
+from sagad_server.engine.calls import Calls
+from sagad_server.engine.incidents import Incidents
 from sagad_server.engine.journal import Journal
 from sagad_server.engine.ports import Call, Clock, Observer, Random, Transport
-from sagad_server.engine.requests import compensate_request, step_request
+from sagad_server.engine.timers import Timers
 from sagad_server.engine.tokens import Tokens
+from sagad_server.engine.waits import only_waits
 from sagad_server.engine.watch import Watches
 from sagad_server.engine.writer import Writer
-from sagad_server.storage.store import DataRejected, EventRow, Key, NewSaga, Store, Write
+from sagad_server.engine.writes import write_of
+from sagad_server.storage.store import DataRejected, EventRow, Key, Store, Write
 
 RETRY_AFTER_MS = 1000
-_SLEEPER_MS = 60_000
-_WAITING = frozenset(
-    {
-        StepState.BACKING_OFF,
-        StepState.AWAITING_COMPLETION,
-        StepState.COMPENSATION_BACKING_OFF,
-        StepState.COMPENSATION_AWAITING_COMPLETION,
-    }
-)
-_IN_FLIGHT = frozenset({StepState.RUNNING, StepState.COMPENSATING})
 
 
 @dataclass(slots=True, frozen=True)
@@ -76,14 +68,13 @@ class Engine:
         self.journal = Journal(store, clock, self.watches, spawn, settings.watch_buffer)
         self.draining = False
         self.sagas: dict[Key, ActiveSaga] = {}
-        self.calls_in_flight = 0
         self.on_conflict: Callable[[ActiveSaga], None] | None = None
         """Hears of a start whose id is taken: `Commands`, which answers its callers."""
         self.holds_lease = holds_lease
         """Whether this node may start calls: past its lease, another one may drive its sagas."""
-        self._held: list[Call] = []
-        """Calls whose transition is durable, and that wait for the lease."""
-        self._transport = transport
+        self.calls = Calls(transport, tokens, holds_lease, self._answered)
+        self.incidents = Incidents(store, clock, random, self.watches, self.journal)
+        self._timers = Timers(clock, self._over)
         self._spawn = spawn
 
     # -- inputs
@@ -95,12 +86,11 @@ class Engine:
 
     def resume(self, active: ActiveSaga) -> None:
         """Goes on with a saga that was just taken over: waits where it waited, calls again what was in flight."""
-        self._arm_all(active)
+        self._timers.arm_all(active)
         self.submit(active, Recover())
 
     def submit(self, active: ActiveSaga, what: Input, done: Done | None = None) -> None:
-        """Lets something happen to a saga, now or after what is on its way. `done` hears of it once, when it is
-        durable."""
+        """Lets something happen to a saga, after what is on its way. `done` hears of it once, when it is durable."""
         if active.decision is not None or active.waiting:
             active.waiting.append((what, done))
             return
@@ -110,7 +100,7 @@ class Engine:
     def _decide(self, active: ActiveSaga, what: Input, done: Done | None) -> None:
         try:
             decision = decide_bounded(active.saga, what, active.payload_bytes, self.settings.max_saga_payload_bytes)
-            write = None if decision is None else self._write(active, decision)
+            write = None if decision is None else write_of(active, decision)
         except SagadError as error:
             if done is None:  # nobody asked, so nobody may be refused: a rule is broken
                 self._incident(active, error)
@@ -128,31 +118,6 @@ class Engine:
         if done is not None:
             active.dones.append(done)
         self.writer.submit(write)
-
-    def _write(self, active: ActiveSaga, decision: Decision) -> Write:
-        saga, event = decision.saga, decision.event
-        resting = saga.ended or saga.state is SagaState.PARKED
-        new = None
-        if saga.revision == 1:
-            definition = saga.definition
-            new = NewSaga(saga.uid, definition.definition_id, definition.version, saga.labels, active.request_hash)
-        return Write(
-            key=active.key,
-            revision=saga.revision,
-            guard_epoch=active.epoch,
-            epoch=active.epoch if active.owned else active.epoch + 1,
-            state=saga.state.value,
-            cause=event.cause.value,
-            body=records.encode_saga(saga),
-            event=records.encode_event(event, saga.definition),
-            payload=records.encode_payload(saga, event),
-            wake_after_ms=None if resting else _wake_after_ms(saga),
-            parking_mask=records.parking_mask(saga),
-            category=saga.failure.category.value if saga.failure is not None else 0,
-            ended=saga.ended,
-            release=resting,
-            new=new,
-        )
 
     # -- the writer's verdicts
 
@@ -184,7 +149,7 @@ class Engine:
             done(active.snapshot())
         self._act(active, decision)
         if write.epoch != write.guard_epoch:  # it was at rest until now: no timer of it is armed
-            self._arm_all(active)
+            self._timers.arm_all(active)
         self._go_on(active)
 
     def taken_over(self, write: Write) -> None:
@@ -235,62 +200,30 @@ class Engine:
             active.cancel_timer(change.index)
         try:
             for index in decision.waits:
-                self._arm(active, index, active.saga.steps[index].delay_ms)
+                self._timers.arm(active, index, active.saga.steps[index].delay_ms)
             for index, direction in decision.calls:
-                self._call(active, index, direction)
+                self.calls.make(active, index, direction)
         except Exception as error:  # noqa: BLE001 - whatever it is, it must not take other sagas down
             self._incident(active, error)
             return
         if decision.event.revision == 1 or decision.rearm_deadline:
-            self._arm_deadline(active)
+            self._timers.arm_deadline(active)
         if active.saga.ended or active.saga.state is SagaState.PARKED:
             active.cancel_timers()
             waiters, active.at_rest = active.at_rest, []
             for done in waiters:
                 done(active.snapshot())
 
-    def _call(self, active: ActiveSaga, index: int, direction: Direction) -> None:
-        saga = active.saga
-        step, node = saga.steps[index], saga.definition.steps[index]
-        action = direction is Direction.ACTION
-        make = step_request if action else compensate_request
-        call = Call(
-            key=active.key,
-            participant=node.participant,
-            step=index,
-            direction=direction,
-            generation=step.generation,
-            attempt=step.attempt if action else step.compensation_attempt,
-            request=make(saga, index, active.epoch, self.tokens),
-            timeout_ms=node.timeout_ms,
-            metadata=tuple(saga.metadata.items()),
-            on_outcome=self._answered,
-        )
-        if self.holds_lease():
-            self._send(call)
-        else:
-            self._held.append(call)
-
-    def _send(self, call: Call) -> None:
-        self.calls_in_flight += 1
-        self._transport.send(call)
-
-    def release_held(self) -> None:
-        """The lease is renewed: what was not sent for want of it is sent now."""
-        held, self._held = self._held, []
-        for call in held:
-            self._send(call)
-
     def drop_all(self) -> None:
         """This node was declared dead: its sagas belong to others."""
-        self._held.clear()
+        self.calls.drop()
         self.writer.forget()
         for active in list(self.sagas.values()):
             self._refuse(self._drop(active), _moved())
 
     async def hand_back(self, limit: int) -> int:
         """Gives up to `limit` sagas that only wait to whoever claims them. Returns how many."""
-        idle = [active for active in self.sagas.values() if _only_waits(active)][:limit]
+        idle = [active for active in self.sagas.values() if only_waits(active)][:limit]
         given = await self.store.hand_back({active.key: active.epoch for active in idle})
         for active in idle:
             if active.key in given and self.sagas.get(active.key) is active and active.write is None:
@@ -298,7 +231,6 @@ class Engine:
         return len(given)
 
     def _answered(self, call: Call, outcome: Outcome) -> None:
-        self.calls_in_flight -= 1
         active = self.sagas.get(call.key)
         if active is None:  # it has ended, is parked, or moved to another node
             return
@@ -308,42 +240,9 @@ class Engine:
         )
         self.submit(active, answered)
 
-    def _arm_all(self, active: ActiveSaga) -> None:
-        """Goes on with every wait where it was."""
-        now_s = self.clock.monotonic()
-        for index, step in enumerate(active.saga.steps):
-            if step.state in _WAITING and index not in active.timers:
-                left_ms = step.delay_ms - active.elapsed_ms(step.changed_revision, now_s)
-                self._arm(active, index, max(0, left_ms))
-        self._arm_deadline(active)
-
-    def _arm(self, active: ActiveSaga, index: int, delay_ms: int) -> None:
-        revision = active.saga.steps[index].changed_revision
-
-        def over() -> None:
-            if self.draining or self.sagas.get(active.key) is not active:
-                return
-            active.timers.pop(index, None)
-            elapsed_ms = active.elapsed_ms(active.saga.steps[index].since_revision, self.clock.monotonic())
-            self.submit(active, WaitOver(index, revision, elapsed_ms))
-
-        active.timers[index] = self.clock.call_at(self.clock.monotonic() + delay_ms / 1000, over)
-
-    def _arm_deadline(self, active: ActiveSaga) -> None:
-        timeout_ms = active.saga.timeout_ms
-        if timeout_ms is None or active.saga.compensating or active.saga.ended:
-            return
-
-        def passed() -> None:
-            active.deadline = None
-            if not self.draining and self.sagas.get(active.key) is active:
-                self.submit(active, DeadlinePassed())
-
-        if active.deadline is not None:
-            active.deadline.cancel()
-        now_s = self.clock.monotonic()
-        left_ms = timeout_ms - active.elapsed_ms(1, now_s)
-        active.deadline = self.clock.call_at(now_s + max(0, left_ms) / 1000, passed)
+    def _over(self, active: ActiveSaga, what: Input) -> None:
+        if not self.draining and self.sagas.get(active.key) is active:
+            self.submit(active, what)
 
     def _go_on(self, active: ActiveSaga) -> None:
         """Takes the inputs that waited, up to the next transition."""
@@ -392,45 +291,10 @@ class Engine:
         if self.sagas.get(active.key) is active:
             self._drop(active)
         self._refuse(active, Internal(f"sagad failed on this saga; its log has incident {incident_id}"))
-        if active.owned and active.saga.revision > 0:
-            self._spawn(self.park(active.key, active.saga.revision, active.epoch, ParkingReason.INTERNAL, incident_id))
-
-    async def park(self, key: Key, revision: int, epoch: int, reason: ParkingReason, incident_id: str) -> None:
-        """Parks a saga as a whole by its row alone, however often the store has to be asked."""
-        event = records.encode_incident(incident_id, reason.name)
-        while True:
-            try:
-                await self.store.park(
-                    key, revision=revision, epoch=epoch, reason=reason.value, incident_id=incident_id, event=event
-                )
-                break
-            except Unavailable:
-                await self.clock.sleep(0.5 + self.random.random())
-        self.journal.wake()
-        while self.watches.watched(key):  # also if it was not parked by the call whose answer came
-            try:
-                for row in await self.store.list_events(key, revision, 1):
-                    self.watches.publish(row)
-                break
-            except Unavailable:
-                await self.clock.sleep(0.5 + self.random.random())
+        revision, epoch = active.saga.revision, active.epoch
+        if active.owned and revision > 0:
+            self._spawn(self.incidents.park(active.key, revision, epoch, ParkingReason.INTERNAL, incident_id))
 
 
 def _moved() -> Unavailable:
     return Unavailable("the saga moves to another node: try again", reason="TAKING_OVER", retry_after_ms=RETRY_AFTER_MS)
-
-
-def _only_waits(active: ActiveSaga) -> bool:
-    """Nothing is under way: no transition, no call."""
-    if active.write is not None or active.waiting or not active.owned or active.saga.revision == 0:
-        return False
-    return not active.saga.at_rest and not any(step.state in _IN_FLIGHT for step in active.saga.steps)
-
-
-def _wake_after_ms(saga: Saga) -> int | None:
-    """When a saga of which only waits are left moves next, if that is far off."""
-    if any(step.state in _IN_FLIGHT for step in saga.steps):
-        return None
-    delays = [step.delay_ms for step in saga.steps if step.state in _WAITING]
-    shortest = min(delays, default=0)
-    return shortest if shortest > _SLEEPER_MS else None

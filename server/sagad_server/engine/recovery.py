@@ -51,7 +51,7 @@ class Recovery:
 
     def regained(self) -> None:
         """Calls may be started again."""
-        self._engine.release_held()
+        self._engine.calls.release()
 
     def adopt(self, suspects: Collection[Key]) -> None:
         """A node has died over these; looks at once for what it leaves."""
@@ -114,7 +114,7 @@ class Recovery:
             if row is not None and SagaState(row.state) in (SagaState.RUNNING, SagaState.COMPENSATING):
                 incident_id = self._engine.random.uid().hex
                 self._engine.observer.incident(key, incident_id, NoProgress(f"{MAX_CRASHES} deaths over this saga"))
-                await self._engine.park(key, row.revision, row.epoch, ParkingReason.NO_PROGRESS, incident_id)
+                await self._engine.incidents.park(key, row.revision, row.epoch, ParkingReason.NO_PROGRESS, incident_id)
             return
         await self._mark([key])
         losses = self._losses
@@ -148,7 +148,7 @@ class Recovery:
         except Exception as error:  # noqa: BLE001 - a saga whose data cannot be read must not stop the others
             incident_id = self._engine.random.uid().hex
             self._engine.observer.incident(row.key, incident_id, error)
-            await self._engine.park(row.key, row.revision, row.epoch, ParkingReason.INTERNAL, incident_id)
+            await self._engine.incidents.park(row.key, row.revision, row.epoch, ParkingReason.INTERNAL, incident_id)
             return
         sagas = self._engine.sagas
         while row.key in sagas and sagas[row.key].saga.revision == 0:  # a start that will hear that the id is taken

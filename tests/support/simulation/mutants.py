@@ -109,15 +109,15 @@ _TABLE = [
     ),
     Mutant(
         "back-off timer lost", 0, "a wait that begins has no timer",
-        "engine.engine:Engine._act", "self._arm(active, index, active.saga.steps[index].delay_ms)", "pass",
+        "engine.engine:Engine._act", "self._timers.arm(active, index, active.saga.steps[index].delay_ms)", "pass",
     ),
     Mutant(
         "timer lost in take-over", 1, "the waits of a saga that was taken over have no timers",
-        "engine.engine:Engine._arm_all", "self._arm(active, index, max(0, left_ms))", "pass",
+        "engine.timers:Timers.arm_all", "self.arm(active, index, max(0, left_ms))", "pass",
     ),
     Mutant(
         "lease ignored", 0, "calls are started past the lease",
-        "engine.engine:Engine._call", "if self.holds_lease():", "if True:",
+        "engine.calls:Calls.make", "if self._holds_lease():", "if True:",
     ),
     Mutant(
         "sagas kept after death", 4, "a node that finds itself dead keeps its sagas",

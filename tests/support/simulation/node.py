@@ -142,7 +142,7 @@ class SimulatedNode:
         self.draining = self.engine.draining = True
         await self.transport.drain()
         for _ in range(40):
-            if self.dead or not (self.engine.calls_in_flight or not self.engine.writer.idle):
+            if self.dead or not (self.engine.calls.in_flight or not self.engine.writer.idle):
                 break
             await asyncio.sleep(0.1)
         if self.dead:

@@ -136,8 +136,8 @@ class SimulatedWorld:
                 continue
             engine = node.engine
             left += [f"{node.name} holds {key[1]}" for key in engine.sagas]
-            left += [f"{node.name} has {engine.calls_in_flight} calls"] if engine.calls_in_flight else []
-            left += [f"{node.name} has {len(engine._held)} held calls"] if engine._held else []
+            left += [f"{node.name} has {engine.calls.in_flight} calls"] if engine.calls.in_flight else []
+            left += [f"{node.name} has {engine.calls.held} held calls"] if engine.calls.held else []
             left += [f"{node.name} has unsettled writes"] if engine.writer._sent or not engine.writer.healthy else []
 
     # -- nodes

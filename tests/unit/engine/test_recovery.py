@@ -9,6 +9,7 @@ from support.world import Death, World
 
 from sagad_server.domain.inputs import Pending, Success
 from sagad_server.domain.states import ParkingReason, SagaState, StepState
+from sagad_server.engine import engine as engine_module
 from sagad_server.engine.loader import Loader
 from sagad_server.storage.store import LoadedSaga
 
@@ -205,14 +206,14 @@ async def test_a_wait_goes_on_after_a_saga_parked_as_a_whole_is_retried(monkeypa
     world = await booted(definition(step("left", retry=slow), step("right"), step("end", "left", "right")))
     await world.start("a")
     await world.answer("a:left", TIMED_OUT)
-    real = world.engine._write
+    real = engine_module.write_of
 
     def poisoned(active: object, decision: object) -> object:
         raise ZeroDivisionError
 
-    monkeypatch.setattr(world.engine, "_write", poisoned)
+    monkeypatch.setattr(engine_module, "write_of", poisoned)
     await world.answer("a:right", DONE)
-    monkeypatch.setattr(world.engine, "_write", real)
+    monkeypatch.setattr(engine_module, "write_of", real)
     saga = await world.saga("a")
     assert saga.incident is ParkingReason.INTERNAL
     await world.advance(6)

@@ -10,6 +10,7 @@ from support.world import World, stored
 from sagad_server.domain.errors import AlreadyExists, InvalidArgument, SagadError, Unavailable
 from sagad_server.domain.inputs import Pending, Success
 from sagad_server.domain.states import SagaState, StepState
+from sagad_server.engine import engine as engine_module
 from sagad_server.engine.engine import Settings
 from sagad_server.engine.loader import Loader
 from sagad_server.storage.store import LoadedSaga
@@ -202,7 +203,7 @@ async def test_a_step_of_a_saga_parked_as_a_whole_is_not_closed_to_its_answer(
         raise ZeroDivisionError
 
     with monkeypatch.context() as patch:
-        patch.setattr(world.engine, "_write", poisoned)
+        patch.setattr(engine_module, "write_of", poisoned)
         await world.answer("a:right", DONE)
     token = left.request.completion_token
     with pytest.raises(Unavailable) as caught:

@@ -121,7 +121,7 @@ async def test_a_follower_hears_of_an_incident_however_often_the_store_has_to_be
 
     monkeypatch.setattr(FaultyStore, "park", park)
     away = Away(monkeypatch, "list_events")
-    world.spawn(world.engine.park(KEY, 1, 1, ParkingReason.INTERNAL, "abc"))
+    world.spawn(world.engine.incidents.park(KEY, 1, 1, ParkingReason.INTERNAL, "abc"))
     await world.advance(3)
     away.away = False
     await world.advance(3)

@@ -10,6 +10,7 @@ from support.world import World
 from sagad_server.domain.errors import AlreadyExists, FailedPrecondition, Internal, InvalidArgument, Unavailable
 from sagad_server.domain.inputs import Success
 from sagad_server.domain.states import ParkingReason, SagaState, StepState
+from sagad_server.engine import engine as engine_module
 from sagad_server.storage.store import CommitUnknown, DataRejected, Retryable
 
 DONE = Success(None)
@@ -212,14 +213,14 @@ async def test_a_saga_whose_data_makes_the_engine_raise_is_parked_and_takes_noth
     await world.start("b")
     waiting = world.starting("a", wait=True)
     await world.settle()
-    real = world.engine._write
+    real = engine_module.write_of
 
     def poisoned(active: object, decision: object) -> object:
         if active.key[1] == "a":  # type: ignore[attr-defined]
             raise ZeroDivisionError("poison")
         return real(active, decision)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(world.engine, "_write", poisoned)
+    monkeypatch.setattr(engine_module, "write_of", poisoned)
     await world.answer("a:reserve", DONE)
     await world.answer("b:reserve", DONE)
     saga = await world.saga("a")

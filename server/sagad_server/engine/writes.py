@@ -1,0 +1,35 @@
+"""Transitions as the writes that make them durable."""
+
+from sagad_server.domain.draft import Decision
+from sagad_server.domain.states import SagaState
+from sagad_server.engine import records
+from sagad_server.engine.active import ActiveSaga
+from sagad_server.engine.waits import wake_after_ms
+from sagad_server.storage.store import NewSaga, Write
+
+
+def write_of(active: ActiveSaga, decision: Decision) -> Write:
+    """What a saga is to become, guarded by where it stands. Raises whatever its data makes the encoder raise."""
+    saga, event = decision.saga, decision.event
+    resting = saga.ended or saga.state is SagaState.PARKED
+    new = None
+    if saga.revision == 1:
+        definition = saga.definition
+        new = NewSaga(saga.uid, definition.definition_id, definition.version, saga.labels, active.request_hash)
+    return Write(
+        key=active.key,
+        revision=saga.revision,
+        guard_epoch=active.epoch,
+        epoch=active.epoch if active.owned else active.epoch + 1,
+        state=saga.state.value,
+        cause=event.cause.value,
+        body=records.encode_saga(saga),
+        event=records.encode_event(event, saga.definition),
+        payload=records.encode_payload(saga, event),
+        wake_after_ms=None if resting else wake_after_ms(saga),
+        parking_mask=records.parking_mask(saga),
+        category=saga.failure.category.value if saga.failure is not None else 0,
+        ended=saga.ended,
+        release=resting,
+        new=new,
+    )
