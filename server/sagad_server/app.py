@@ -21,10 +21,11 @@ from sagad_server.config import Config
 from sagad_server.domain.errors import Unavailable
 from sagad_server.engine.commands import Commands
 from sagad_server.engine.definitions import Definitions
-from sagad_server.engine.engine import Engine, Settings
+from sagad_server.engine.engine import Engine
 from sagad_server.engine.loader import Loader
 from sagad_server.engine.membership import Membership
 from sagad_server.engine.recovery import Recovery
+from sagad_server.engine.settings import Settings
 from sagad_server.engine.tokens import Tokens
 from sagad_server.http_server import HttpServer
 from sagad_server.metrics import Metrics

@@ -129,7 +129,7 @@ class Limits(Section):
     max_batch: Annotated[int, Field(ge=1, le=10_000)] = 512
     """Transitions in one commit."""
     claim_batch: Annotated[int, Field(ge=1, le=10_000)] = 200
-    """Sagas that one statement takes over at a start."""
+    """Sagas that one statement takes over; twice as many that have slept are woken in a second."""
     max_payload_bytes: Annotated[int, Field(ge=0, le=MAX_PAYLOAD_BYTES)] = MAX_PAYLOAD_BYTES
     """Size of one payload of a request."""
     max_saga_payload_bytes: Annotated[int, Field(ge=0, le=MIB)] = MIB

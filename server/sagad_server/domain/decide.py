@@ -115,8 +115,7 @@ def _wait_over(saga: Saga, what: WaitOver) -> Decision | None:
 
 
 def _deadline_passed(saga: Saga, what: DeadlinePassed) -> Decision | None:
-    """From the dispatch of the pivot on the deadline no longer applies, until the pivot is definitely refused."""
-    if saga.state is not SagaState.RUNNING or saga.pivot_in_flight() or saga.past_pivot():
+    if not saga.deadline_counts():
         return None
     draft = Draft.of(saga)
     message = f"the saga had not ended {saga.timeout_ms} ms after its create_time"

@@ -27,7 +27,7 @@ class ActiveSaga:
     """As committed; at revision 0 before the first commit."""
     epoch: int
     owned: bool
-    """False: at rest and read for a caller; the first write takes it over."""
+    """False: at rest or asleep, and read for a caller; the first write takes it over."""
     create_time: datetime | None = None
     update_time: datetime | None = None
     end_time: datetime | None = None
@@ -48,14 +48,15 @@ class ActiveSaga:
     """The wait of each step that waits."""
     deadline: Timer | None = None
     at_rest: list[Done] = field(default_factory=list)
-    """Callers that wait for the end, or for parking."""
+    """Callers that wait for the end, or for parking. A snapshot of a saga that is not at rest tells them that it leaves
+    memory before."""
     request_hash: bytes = b""
     payload_bytes: int = 0
 
     @property
     def resting(self) -> bool:
-        """Nothing moves, and nothing is on its way: it need not be in memory."""
-        return self.saga.revision > 0 and self.saga.at_rest and self.decision is None and not self.waiting
+        """It moves by itself no more, or not soon, and nothing is on its way: it need not be in memory."""
+        return self.saga.revision > 0 and not self.owned and self.decision is None and not self.waiting
 
     def snapshot(self) -> Snapshot:
         assert self.create_time is not None, "a snapshot of what was never committed"

@@ -24,6 +24,7 @@ from sagad_server.domain.saga import Saga, Step
 from sagad_server.domain.states import ENDED, SagaState
 from sagad_server.engine.active import ActiveSaga, Done
 from sagad_server.engine.definitions import Definitions
+from sagad_server.engine.ends import Ends
 from sagad_server.engine.engine import RETRY_AFTER_MS, Engine
 from sagad_server.engine.loader import Loader, not_found, tombstone
 from sagad_server.engine.ports import Snapshot, Tombstone
@@ -52,6 +53,7 @@ class Commands:
         self._store = engine.store
         self._definitions = definitions
         self._loader = loader
+        self._ends = Ends(engine, loader)
         self._answers: set[asyncio.Task[None]] = set()
         engine.on_conflict = self._answer_conflict
 
@@ -61,6 +63,12 @@ class Commands:
 
         Raises AlreadyExists, NotFound, FailedPrecondition, ResourceExhausted, Unavailable.
         """
+        answer = await self._start(command, wait=wait)
+        if wait and isinstance(answer, Snapshot) and not answer.saga.at_rest:  # it sleeps
+            return await self._ends.of(command.key)
+        return answer
+
+    async def _start(self, command: Start, *, wait: bool) -> Snapshot | Tombstone:
         self._check_serving()
         sagas, limit = self._engine.sagas, self._engine.settings.max_sagas_in_memory
         definition = self._definitions.peek(command.key[0], command.definition_id, command.version)
@@ -76,7 +84,7 @@ class Commands:
             return await self._begin(command, definition, wait=wait)
         if active.saga.revision == 0 and active.request_hash != command.request_hash:
             await self._settled(active)
-            return await self.start(command, wait=wait)
+            return await self._start(command, wait=wait)
         return await self._join(active, command, wait=wait)
 
     async def _begin(self, command: Start, definition: Definition, *, wait: bool) -> Snapshot | Tombstone:
@@ -129,7 +137,8 @@ class Commands:
         if row.purge_time is not None:
             return tombstone(row)
         answer = await self.get(row.key)
-        if wait and isinstance(answer, Snapshot) and not answer.saga.at_rest:  # it may have moved on since the row
+        moves = isinstance(answer, Snapshot) and not answer.saga.at_rest  # it may have moved on since the row
+        if wait and moves and row.owner is not None:
             raise _between_nodes(row.key, row.owner)
         return answer
 
@@ -243,14 +252,14 @@ class Commands:
         return await future
 
     async def _load(self, key: Key) -> ActiveSaga:
-        """A saga at rest, not yet in memory: a refused request leaves no trace of it."""
+        """A saga at rest or asleep, not yet in memory: a refused request leaves no trace of it."""
         loaded = await self._store.load(key)
         if loaded is None:
             raise not_found(key)
         row = loaded.row
         if row.purge_time is not None:
             raise FailedPrecondition(f"saga {key[1]!r} is purged: only its end is known", reason="PURGED")
-        if row.state not in ENDED and row.state != SagaState.PARKED:
+        if row.owner is not None and row.state not in ENDED and row.state != SagaState.PARKED:
             raise _between_nodes(key, row.owner)
         active = await self._loader.active(loaded, owned=False)
         return self._engine.sagas.get(key) or active

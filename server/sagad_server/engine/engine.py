@@ -5,41 +5,30 @@ most one transition on its way; inputs that come meanwhile wait behind it.
 """
 
 from collections.abc import Callable, Coroutine, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from sagad_server.domain.draft import Decision
 from sagad_server.domain.errors import FailedPrecondition, Internal, InvalidArgument, SagadError, Unavailable
 from sagad_server.domain.inputs import Answered, Input, Outcome, Recover
-from sagad_server.domain.states import ParkingReason, SagaState
+from sagad_server.domain.saga import Saga
+from sagad_server.domain.states import ParkingReason
 from sagad_server.engine.active import ActiveSaga, Done
 from sagad_server.engine.bounds import decide_bounded
 from sagad_server.engine.calls import Calls
 from sagad_server.engine.incidents import Incidents
 from sagad_server.engine.journal import Journal
 from sagad_server.engine.ports import Call, Clock, Observer, Random, Transport
+from sagad_server.engine.settings import Settings
 from sagad_server.engine.timers import Timers
 from sagad_server.engine.tokens import Tokens
-from sagad_server.engine.waits import only_waits
+from sagad_server.engine.waits import next_move_ms, only_waits
 from sagad_server.engine.watch import Watches
 from sagad_server.engine.writer import Writer
 from sagad_server.engine.writes import write_of
 from sagad_server.storage.store import DataRejected, EventRow, Key, Store, Write
 
 RETRY_AFTER_MS = 1000
-
-
-@dataclass(slots=True, frozen=True)
-class Settings:
-    """Bounds of one node."""
-
-    max_sagas_in_memory: int = 100_000
-    max_batch: int = 512
-    max_saga_payload_bytes: int = 1024 * 1024
-    max_watches: int = 10_000
-    watch_buffer: int = 256
-    claim_batch: int = 200
 
 
 class Engine:
@@ -100,7 +89,7 @@ class Engine:
     def _decide(self, active: ActiveSaga, what: Input, done: Done | None) -> None:
         try:
             decision = decide_bounded(active.saga, what, active.payload_bytes, self.settings.max_saga_payload_bytes)
-            write = None if decision is None else write_of(active, decision)
+            write = None if decision is None else write_of(active, decision, self._sleep_ms(active, decision.saga))
         except SagadError as error:
             if done is None:  # nobody asked, so nobody may be refused: a rule is broken
                 self._incident(active, error)
@@ -118,6 +107,10 @@ class Engine:
         if done is not None:
             active.dones.append(done)
         self.writer.submit(write)
+
+    def _sleep_ms(self, active: ActiveSaga, saga: Saga) -> int | None:
+        idle_ms = next_move_ms(active, saga, self.clock.monotonic())
+        return idle_ms if idle_ms > self.settings.least_sleep_ms else None
 
     # -- the writer's verdicts
 
@@ -148,14 +141,14 @@ class Engine:
         for done in dones:
             done(active.snapshot())
         self._act(active, decision)
-        if write.epoch != write.guard_epoch:  # it was at rest until now: no timer of it is armed
+        if active.owned and write.epoch != write.guard_epoch:  # until now it was not, and no timer of it is armed
             self._timers.arm_all(active)
         self._go_on(active)
 
     def taken_over(self, write: Write) -> None:
         active = self._writing(write)
         if active is not None:
-            self._refuse(self._drop(active), _moved())
+            self.give_up(active)
 
     def exists(self, write: Write) -> None:
         assert self.on_conflict is not None
@@ -199,27 +192,26 @@ class Engine:
         for change in decision.event.changes:
             active.cancel_timer(change.index)
         try:
-            for index in decision.waits:
+            for index in decision.waits if active.owned else ():
                 self._timers.arm(active, index, active.saga.steps[index].delay_ms)
             for index, direction in decision.calls:
                 self.calls.make(active, index, direction)
         except Exception as error:  # noqa: BLE001 - whatever it is, it must not take other sagas down
             self._incident(active, error)
             return
-        if decision.event.revision == 1 or decision.rearm_deadline:
-            self._timers.arm_deadline(active)
-        if active.saga.ended or active.saga.state is SagaState.PARKED:
+        if not active.owned:
             active.cancel_timers()
-            waiters, active.at_rest = active.at_rest, []
-            for done in waiters:
-                done(active.snapshot())
+        elif decision.event.revision == 1 or decision.rearm_deadline:
+            self._timers.arm_deadline(active)
+        if active.saga.at_rest:
+            self._tell_waiters(active)
 
     def drop_all(self) -> None:
         """This node was declared dead: its sagas belong to others."""
         self.calls.drop()
         self.writer.forget()
         for active in list(self.sagas.values()):
-            self._refuse(self._drop(active), _moved())
+            self.give_up(active)
 
     async def hand_back(self, limit: int) -> int:
         """Gives up to `limit` sagas that only wait to whoever claims them. Returns how many."""
@@ -227,7 +219,7 @@ class Engine:
         given = await self.store.hand_back({active.key: active.epoch for active in idle})
         for active in idle:
             if active.key in given and self.sagas.get(active.key) is active and active.write is None:
-                self._refuse(self._drop(active), _moved())
+                self.give_up(active)
         return len(given)
 
     def _answered(self, call: Call, outcome: Outcome) -> None:
@@ -267,7 +259,16 @@ class Engine:
 
     def _forget_if_resting(self, active: ActiveSaga) -> None:
         if active.resting and self.sagas.get(active.key) is active:
-            self._drop(active)
+            self._tell_waiters(self._drop(active))
+
+    def _tell_waiters(self, active: ActiveSaga) -> None:
+        waiters, active.at_rest = active.at_rest, []
+        for done in waiters:
+            done(active.snapshot())
+
+    def give_up(self, active: ActiveSaga) -> None:
+        """It belongs to another owner."""
+        self._refuse(self._drop(active), _moved())
 
     def _drop(self, active: ActiveSaga) -> ActiveSaga:
         active.cancel_timers()

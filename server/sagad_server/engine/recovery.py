@@ -1,7 +1,7 @@
 """What a node does with the sagas of its predecessor, and how it finds those that nobody holds in memory."""
 
 import asyncio
-from collections.abc import Collection
+from collections.abc import Awaitable, Callable, Collection
 from uuid import UUID
 
 from sagad_server.domain.errors import Unavailable
@@ -13,6 +13,7 @@ from sagad_server.storage.store import Key, LoadedSaga
 
 MAX_CRASHES = 3
 _UPKEEP_EVERY_S = 3.0
+_WAKE_EVERY_S = 0.5
 _LOOK_AGAIN_S = 0.05
 _MORE_THAN_FAIR = 1.25
 _MINIMUM = 50
@@ -40,6 +41,7 @@ class Recovery:
         self._losses = 0
         """How often this node was declared dead: what was claimed before the last time is not its own any more."""
         self._wake = asyncio.Event()
+        self._upkeep_at_s = 0.0
         self.stranded = 0
         """Moving sagas that this node owned without having them in memory, found since its start. Expected: 0."""
 
@@ -58,24 +60,33 @@ class Recovery:
         self._suspects += [key for key in sorted(suspects) if key not in self._suspects]
         if len(suspects) == 1:
             self._blamed.update(suspects)
+        self._upkeep_at_s = 0.0
         self._wake.set()
 
     async def run(self) -> None:
-        """Takes over what nobody alive owns, and keeps looking. Runs until cancelled."""
+        """Takes over what nobody alive owns, wakes what has slept, and keeps looking. Runs until cancelled."""
+        clock = self._engine.clock
         while True:
             self._wake.clear()
             try:
                 await self._unmark()
-                while self._suspects:
-                    await self._try_suspect(self._suspects[0])
-                    self._suspects.pop(0)
-                if not await self._share():
-                    await self._claim_all()
-                await self._find_stranded(self._membership.instance_id)
+                if clock.monotonic() >= self._upkeep_at_s:
+                    self._upkeep_at_s = clock.monotonic() + _UPKEEP_EVERY_S
+                    await self._upkeep()
+                await self._wake_sleepers()
             except Unavailable:
-                await self._engine.clock.sleep(0.2 + self._engine.random.random() * 0.3)
+                self._upkeep_at_s = 0.0
+                await clock.sleep(0.2 + self._engine.random.random() * 0.3)
             else:
-                await self._pause(_UPKEEP_EVERY_S)
+                await self._pause(_WAKE_EVERY_S)
+
+    async def _upkeep(self) -> None:
+        while self._suspects:
+            await self._try_suspect(self._suspects[0])
+            self._suspects.pop(0)
+        if not await self._share():
+            await self._claim_all()
+        await self._find_stranded(self._membership.instance_id)
 
     async def _pause(self, seconds: float) -> None:
         """Until something is to be adopted, at most."""
@@ -124,19 +135,31 @@ class Recovery:
         await self._unmark()
 
     async def _claim_all(self) -> None:
+        settings = self._engine.settings
         while True:
-            room = self._engine.settings.max_sagas_in_memory - len(self._engine.sagas)
-            limit = min(self._engine.settings.claim_batch, room)
-            if limit <= 0 or self._engine.draining or not self._engine.holds_lease():
-                return  # a dead node would claim the same ones for ever
-            losses = self._losses
-            claimed = await self._store.claim(limit, [])
-            if not claimed:
+            room = settings.max_sagas_in_memory - len(self._engine.sagas)
+            if not await self._claim(lambda limit: self._store.claim(limit, []), min(settings.claim_batch, room)):
                 return
+
+    async def _wake_sleepers(self) -> None:
+        """One batch at a time, and less of it once half of the memory is taken: a million may be due at once, and are
+        not to shut out those that start."""
+        settings, held = self._engine.settings, len(self._engine.sagas)
+        batch = settings.claim_batch if held < settings.max_sagas_in_memory // 2 else 1 + settings.claim_batch // 10
+        await self._claim(self._store.wake, min(batch, settings.max_sagas_in_memory - held))
+
+    async def _claim(self, claim: Callable[[int], Awaitable[list[LoadedSaga]]], limit: int) -> bool:
+        """Takes in what `claim` gives. False: nothing."""
+        if limit <= 0 or self._engine.draining or not self._engine.holds_lease():
+            return False  # a dead node would claim the same ones for ever
+        losses = self._losses
+        claimed = await claim(limit)
+        if claimed:
             await self._mark([loaded.row.key for loaded in claimed])
             for loaded in claimed:
                 await self._take(loaded, losses)
             await self._unmark()
+        return bool(claimed)
 
     async def _take(self, loaded: LoadedSaga, losses: int) -> None:
         """Drives a saga that was this node's own when it had been declared dead `losses` times."""
@@ -151,8 +174,10 @@ class Recovery:
             await self._engine.incidents.park(row.key, row.revision, row.epoch, ParkingReason.INTERNAL, incident_id)
             return
         sagas = self._engine.sagas
-        while row.key in sagas and sagas[row.key].saga.revision == 0:  # a start that will hear that the id is taken
-            await self._engine.clock.sleep(_LOOK_AGAIN_S)
+        while (held := sagas.get(row.key)) is not None and held.epoch < row.epoch and held.write is not None:
+            await self._engine.clock.sleep(_LOOK_AGAIN_S)  # what it writes comes too late, and it will hear of that
+        if held is not None and held.epoch < row.epoch:
+            self._engine.give_up(held)
         if row.key not in sagas and self._losses == losses:  # else it came back to us on another way, or is not ours
             self._engine.admit(active)
             self._engine.resume(active)

@@ -13,7 +13,6 @@ WAITING = frozenset(
     }
 )
 _IN_FLIGHT = frozenset({StepState.RUNNING, StepState.COMPENSATING})
-_SLEEPER_MS = 60_000
 
 
 def calls_nobody(saga: Saga) -> bool:
@@ -28,10 +27,12 @@ def only_waits(active: ActiveSaga) -> bool:
     return not active.saga.at_rest and calls_nobody(active.saga)
 
 
-def wake_after_ms(saga: Saga) -> int | None:
-    """When a saga of which only waits are left moves next, if that is far off."""
-    if not calls_nobody(saga):
-        return None
-    delays = [step.delay_ms for step in saga.steps if step.state in WAITING]
-    shortest = min(delays, default=0)
-    return shortest if shortest > _SLEEPER_MS else None
+def next_move_ms(active: ActiveSaga, saga: Saga, now_s: float) -> int:
+    """How long `saga`, which `active` is about to be, has nothing to do but wait; 0 if it does not wait, or rests."""
+    if saga.at_rest or not calls_nobody(saga):
+        return 0
+    waits = [step for step in saga.steps if step.state in WAITING]
+    left_ms = [step.delay_ms - active.elapsed_ms(step.changed_revision, now_s) for step in waits]
+    if saga.timeout_ms is not None and saga.deadline_counts():
+        left_ms.append(saga.timeout_ms - active.elapsed_ms(1, now_s))
+    return max(0, min(left_ms))

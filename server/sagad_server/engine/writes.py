@@ -1,17 +1,15 @@
 """Transitions as the writes that make them durable."""
 
 from sagad_server.domain.draft import Decision
-from sagad_server.domain.states import SagaState
 from sagad_server.engine import records
 from sagad_server.engine.active import ActiveSaga
-from sagad_server.engine.waits import wake_after_ms
 from sagad_server.storage.store import NewSaga, Write
 
 
-def write_of(active: ActiveSaga, decision: Decision) -> Write:
-    """What a saga is to become, guarded by where it stands. Raises whatever its data makes the encoder raise."""
+def write_of(active: ActiveSaga, decision: Decision, wake_after_ms: int | None) -> Write:
+    """What a saga is to become, guarded by where it stands; not None: it sleeps that long. Raises whatever its data
+    makes the encoder raise."""
     saga, event = decision.saga, decision.event
-    resting = saga.ended or saga.state is SagaState.PARKED
     new = None
     if saga.revision == 1:
         definition = saga.definition
@@ -26,10 +24,10 @@ def write_of(active: ActiveSaga, decision: Decision) -> Write:
         body=records.encode_saga(saga),
         event=records.encode_event(event, saga.definition),
         payload=records.encode_payload(saga, event),
-        wake_after_ms=None if resting else wake_after_ms(saga),
+        wake_after_ms=wake_after_ms,
         parking_mask=records.parking_mask(saga),
         category=saga.failure.category.value if saga.failure is not None else 0,
         ended=saga.ended,
-        release=resting,
+        release=saga.at_rest or wake_after_ms is not None,
         new=new,
     )

@@ -116,12 +116,23 @@ class MemoryStore:
 
     async def claim(self, limit: int, exclude: Collection[Key]) -> list[LoadedSaga]:
         database = self._opened()
-        due = [
+        lost = [
             saga
             for key, saga in sorted(database.sagas.items())
-            if key not in exclude and self._claimable(saga) and saga.is_due(database.now())
+            if key not in exclude and self._claimable(saga) and not saga.sleeps
         ]
-        return [self._take_over(saga) for saga in due[:limit]]
+        return [self._take_over(saga) for saga in lost[:limit]]
+
+    async def wake(self, limit: int) -> list[LoadedSaga]:
+        database = self._opened()
+        now = database.now()
+        due = [
+            (saga.wake_time, key, saga)
+            for key, saga in database.sagas.items()
+            if saga.row.state in MOVING and saga.row.owner is None and saga.wake_time and saga.wake_time <= now
+        ]
+        due.sort(key=lambda one: one[:2])
+        return [self._take_over(saga) for _, _, saga in due[:limit]]
 
     async def claim_one(self, key: Key) -> LoadedSaga | None:
         saga = self._opened().sagas.get(key)

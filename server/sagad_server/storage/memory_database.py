@@ -47,8 +47,9 @@ class MemorySaga:
         self.events.append(EventRow(row.namespace, row.saga_id, row.revision, cause, time, body, payload))
         self.batch_id = batch_id
 
-    def is_due(self, now: datetime) -> bool:
-        return self.row.owner is not None or self.wake_time is None or self.wake_time <= now
+    @property
+    def sleeps(self) -> bool:
+        return self.row.owner is None and self.wake_time is not None
 
     def state(self) -> RowState:
         row = self.row

@@ -67,8 +67,8 @@ class Write:
     event: bytes
     payload: bytes = b""
     wake_after_ms: int | None = None
-    """With `release`: for how long `claim` leaves the saga alone; None: not at all. Means nothing without
-    `release`."""
+    """With `release`: for how long the saga sleeps, so that only `wake` and `claim_one` take it; None: not at all.
+    Means nothing without `release`."""
     parking_mask: int = 0
     """Bit r is set for each ParkingReason r among the saga's parkings."""
     category: int = 0
@@ -289,11 +289,14 @@ class Store(Protocol):
         """Where these rows stand, after whatever was under way on them has ended. Raises Retryable."""
 
     async def claim(self, limit: int, exclude: Collection[Key]) -> list[LoadedSaga]:
-        """Takes over up to `limit` moving sagas (RUNNING, COMPENSATING) that no LIVE node owns: epoch + 1, owner = this
-        node. Released ones that are not yet due stay where they are."""
+        """Takes over up to `limit` moving sagas (RUNNING, COMPENSATING) that no LIVE node owns and that do not sleep:
+        epoch + 1, owner = this node."""
+
+    async def wake(self, limit: int) -> list[LoadedSaga]:
+        """The same for sagas that have slept long enough, those that have overslept most before the others."""
 
     async def claim_one(self, key: Key) -> LoadedSaga | None:
-        """The same for one saga, due or not; None if it does not move or a LIVE node owns it."""
+        """The same for one saga, asleep or not; None if it does not move or a LIVE node owns it."""
 
     async def mark_loading(self, keys: Sequence[Key]) -> None:
         """Durably notes what is being loaded or decided just now, so that a death over it can be seen. Empty:

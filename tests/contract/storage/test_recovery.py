@@ -76,7 +76,7 @@ async def test_a_claim_leaves_what_this_node_owns(backend: Backend) -> None:
     assert await backend.store.claim_one(key("a")) is None
 
 
-async def test_released_sagas_are_claimed_when_they_are_due(backend: Backend) -> None:
+async def test_released_sagas_are_claimed_at_once_and_sleepers_when_they_are_due(backend: Backend) -> None:
     await backend.commit(
         start("now", release=True),
         start("in a minute", release=True, wake_after_ms=60_000),
@@ -84,8 +84,42 @@ async def test_released_sagas_are_claimed_when_they_are_due(backend: Backend) ->
     )
 
     assert ids(await backend.store.claim(10, [])) == ["now"]
+    assert await backend.store.wake(10) == []
     await backend.age(timedelta(seconds=61))
-    assert ids(await backend.store.claim(10, [])) == ["in a minute"]
+    assert await backend.store.claim(10, []) == []
+    assert ids(await backend.store.wake(10)) == ["in a minute"]
+    assert await backend.store.wake(10) == [], "it is taken"
+
+
+async def test_those_that_have_overslept_most_wake_first_with_the_next_epoch(backend: Backend) -> None:
+    sleepers = {"b": 90_000, "a": 120_000, "c": 60_000}
+    await backend.commit(*(start(saga, release=True, wake_after_ms=ms) for saga, ms in sleepers.items()))
+    await backend.age(timedelta(seconds=121))
+
+    batches = [ids(await backend.store.wake(2)) for _ in range(3)]
+
+    assert batches == [["b", "c"], ["a"], []]
+    row = (await backend.load("c")).row
+    assert (row.epoch, row.owner, row.revision) == (2, backend.node.instance_id, 1)
+
+
+async def test_a_node_that_dies_leaves_its_sleepers_asleep(backend: Backend) -> None:
+    await backend.commit(start("a", release=True, wake_after_ms=60_000), start("b"))
+    store, node = await backend.restart()
+
+    assert ids(await store.claim(10, [])) == ["b"]
+    assert await store.stranded() == [key("b")]
+    assert await store.count_owned() == {node.instance_id: 1}
+
+
+async def test_a_sleeper_is_taken_over_by_the_write_that_a_command_makes(backend: Backend) -> None:
+    await backend.commit(start("a", release=True, wake_after_ms=60_000))
+
+    await backend.commit(step("a", 2, epoch=2))
+
+    await backend.age(timedelta(seconds=61))
+    assert await backend.store.wake(10) == []
+    assert (await backend.load("a")).row.owner == backend.node.instance_id
 
 
 async def test_a_released_saga_that_was_claimed_and_moved_is_an_ordinary_one(backend: Backend) -> None:

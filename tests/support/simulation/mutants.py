@@ -74,13 +74,13 @@ _TABLE = [
         "if saga is None:",
     ),
     Mutant(
-        "epoch not guarded", 40, "a write is guarded by the revision alone",
+        "epoch not guarded", 1, "a write is guarded by the revision alone",
         "storage.memory_database:MemoryDatabase.write",
         "(saga.row.epoch, saga.row.revision) != (write.guard_epoch, write.revision - 1)",
         "saga.row.revision != write.revision - 1",
     ),
     Mutant(
-        "event not journaled", 1, "a transition after a take-over leaves no event",
+        "event not journaled", 2, "a transition after a take-over leaves no event",
         "storage.memory_database:MemoryDatabase.write",
         "saga.append(write.cause, now, write.event, write.payload, batch_id)",
         "write.cause == EventCause.RECOVERED or saga.append(write.cause, now, write.event, write.payload, batch_id)",
@@ -120,16 +120,16 @@ _TABLE = [
         "engine.calls:Calls.make", "if self._holds_lease():", "if True:",
     ),
     Mutant(
-        "sagas kept after death", 4, "a node that finds itself dead keeps its sagas",
+        "sagas kept after death", 44, "a node that finds itself dead keeps its sagas",
         "engine.engine:Engine.drop_all", "list(self.sagas.values())", "()",
     ),
     Mutant(
-        "dead node keeps acting", 1, "a node that finds itself dead takes that for a renewal",
+        "dead node keeps acting", 15, "a node that finds itself dead takes that for a renewal",
         "engine.membership:Membership._renew", "if not await self._store.renew():",
         "await self._store.renew()\n    if False:",
     ),
     Mutant(
-        "lease counted from the answer", 0, "a lease begins when the renewal is answered, not when it was sent",
+        "lease counted from the answer", 35, "a lease begins when the renewal is answered, not when it was sent",
         "engine.membership:Membership._renew", "began_s + self._lease_s", "self._clock.monotonic() + self._lease_s",
     ),
     Mutant(
@@ -137,8 +137,14 @@ _TABLE = [
         "engine.membership:Membership._observe", "self._lease_s * _PATIENCE", "self._lease_s * 0.4",
     ),
     Mutant(
-        "waiting caller told at once", 0, "a start that waits for the end is answered when the saga is durable",
-        "engine.commands:Commands._begin", "_errors_only(done) if wait else done", "done",
+        "waiting caller told too early", 1, "a start that waits for the end is answered when the saga falls asleep",
+        "engine.commands:Commands.start", "if wait and isinstance(answer, Snapshot) and not answer.saga.at_rest:",
+        "if False:",
+    ),
+    Mutant(
+        "sleeper never woken", 32, "a saga that sleeps comes back for a call alone",
+        "engine.recovery:Recovery._wake_sleepers",
+        "await self._claim(self._store.wake, min(batch, settings.max_sagas_in_memory - held))", "pass",
     ),
     Mutant(
         "ambiguity forgotten", 0, "a call that timed out counts as not made",
@@ -149,7 +155,7 @@ _TABLE = [
         "domain.answers:_action_ended", "if outcome.never_executed:", "if not outcome.ambiguous:",
     ),
     Mutant(
-        "crash forgotten", 8, "a call that was in flight at a take-over counts as not made",
+        "crash forgotten", 3, "a call that was in flight at a take-over counts as not made",
         "domain.decide:call_again", "draft.change(index).step.may_have_happened = True", "pass",
     ),
     Mutant(
@@ -166,8 +172,8 @@ _TABLE = [
         "if not decide_completion(saga, what) or saga.steps[what.step].state is StepState.AWAITING_COMPLETION:",
     ),
     Mutant(
-        "deadline over the pivot", 0, "a deadline turns the saga round while its pivot is in flight",
-        "domain.decide:_deadline_passed", " or saga.pivot_in_flight()", "",
+        "deadline over the pivot", 1, "a deadline turns the saga round while its pivot is in flight",
+        "domain.saga:Saga.deadline_counts", "self.pivot_in_flight() or ", "",
     ),
     Mutant(
         "forward compensation", 0, "compensations run in the order of the steps",
@@ -182,7 +188,7 @@ _TABLE = [
         "domain.saga:Saga.idempotency_key", "{self.steps[index].generation}", "{self.steps[index].attempt}",
     ),
     Mutant(
-        "new key by RetrySaga", 41, "RetrySaga gives a new key to what may have happened",
+        "new key by RetrySaga", 13, "RetrySaga gives a new key to what may have happened",
         "domain.operator:_retry_step", "if not step.may_have_happened and step.attempt:", "if step.attempt:",
     ),
     Mutant(

@@ -11,11 +11,12 @@ from sagad_server.domain.inputs import Outcome
 from sagad_server.domain.saga import Saga
 from sagad_server.engine.commands import Commands
 from sagad_server.engine.definitions import Definitions
-from sagad_server.engine.engine import Engine, Settings
+from sagad_server.engine.engine import Engine
 from sagad_server.engine.loader import Loader
 from sagad_server.engine.membership import Membership, NodeNameTaken
 from sagad_server.engine.ports import Call
 from sagad_server.engine.recovery import NoProgress, Recovery
+from sagad_server.engine.settings import Settings
 from sagad_server.engine.tokens import Tokens
 from sagad_server.storage.store import Key
 from support.simulation.chance import ChanceRandom
@@ -71,7 +72,7 @@ class SimulatedNode:
             self.transport,
             self,
             tokens,
-            Settings(max_batch=64, watch_buffer=4),
+            Settings(max_batch=64, watch_buffer=4, least_sleep_ms=1_000),
             self.spawn,
             lambda: self.membership.holds_lease,
         )

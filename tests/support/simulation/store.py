@@ -84,6 +84,9 @@ class SimulatedStore(MemoryStore):
     async def claim(self, limit: int, exclude: Any) -> list[LoadedSaga]:
         return await self._read(self._claimed(super().claim), limit, exclude)  # type: ignore[no-any-return]
 
+    async def wake(self, limit: int) -> list[LoadedSaga]:
+        return await self._read(self._claimed(super().wake), limit)  # type: ignore[no-any-return]
+
     async def claim_one(self, key: Key) -> LoadedSaga | None:
         return await self._read(self._claimed(super().claim_one), key)  # type: ignore[no-any-return]
 

@@ -16,7 +16,8 @@ from sagad_server.engine.membership import NodeNameTaken
 from sagad_server.storage.store import Key, LoadedSaga, Node, NodeState, Retryable
 
 DONE = Success(None)
-SLOW = {"initialBackoff": "600s", "maxBackoff": "600s"}
+SLOW = {"initialBackoff": "110s", "maxBackoff": "110s"}
+"""With this world's jitter 55 s: almost long enough to leave memory."""
 ORDER = definition(step("reserve"), step("charge"))
 
 

@@ -208,7 +208,7 @@ async def test_a_wait_goes_on_after_a_saga_parked_as_a_whole_is_retried(monkeypa
     await world.answer("a:left", TIMED_OUT)
     real = engine_module.write_of
 
-    def poisoned(active: object, decision: object) -> object:
+    def poisoned(active: object, *rest: object) -> object:
         raise ZeroDivisionError
 
     monkeypatch.setattr(engine_module, "write_of", poisoned)

@@ -11,8 +11,8 @@ from sagad_server.domain.errors import AlreadyExists, InvalidArgument, SagadErro
 from sagad_server.domain.inputs import Pending, Success
 from sagad_server.domain.states import SagaState, StepState
 from sagad_server.engine import engine as engine_module
-from sagad_server.engine.engine import Settings
 from sagad_server.engine.loader import Loader
+from sagad_server.engine.settings import Settings
 from sagad_server.storage.store import LoadedSaga
 
 DONE = Success(None)
@@ -199,7 +199,7 @@ async def test_a_step_of_a_saga_parked_as_a_whole_is_not_closed_to_its_answer(
     await world.start("a")
     left = await world.answer("a:left", Pending())
 
-    def poisoned(active: object, decision: object) -> object:
+    def poisoned(active: object, *rest: object) -> object:
         raise ZeroDivisionError
 
     with monkeypatch.context() as patch:

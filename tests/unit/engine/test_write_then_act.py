@@ -215,10 +215,10 @@ async def test_a_saga_whose_data_makes_the_engine_raise_is_parked_and_takes_noth
     await world.settle()
     real = engine_module.write_of
 
-    def poisoned(active: object, decision: object) -> object:
+    def poisoned(active: object, *rest: object) -> object:
         if active.key[1] == "a":  # type: ignore[attr-defined]
             raise ZeroDivisionError("poison")
-        return real(active, decision)  # type: ignore[arg-type]
+        return real(active, *rest)  # type: ignore[arg-type]
 
     monkeypatch.setattr(engine_module, "write_of", poisoned)
     await world.answer("a:reserve", DONE)

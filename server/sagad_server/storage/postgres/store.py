@@ -162,6 +162,9 @@ class PostgresStore:
     async def claim(self, limit: int, exclude: Collection[Key]) -> list[LoadedSaga]:
         return await self._claim(SAGAS["claim"], limit, *_columns(exclude))
 
+    async def wake(self, limit: int) -> list[LoadedSaga]:
+        return await self._claim(SAGAS["wake"], limit)
+
     async def claim_one(self, key: Key) -> LoadedSaga | None:
         claimed = await self._claim(SAGAS["claim_one"], *key)
         return claimed[0] if claimed else None

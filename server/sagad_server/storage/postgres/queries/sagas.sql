@@ -1,5 +1,5 @@
 -- name: claim
--- Takes over due sagas that move and that no LIVE node owns. Owners are found by hopping through the index saga_moving, so
+-- Takes over sagas that move and do not sleep, and that no LIVE node owns. Owners are found by hopping through the index saga_moving, so
 -- that the sagas of the living cost nothing; ORDER BY makes the planner use it. Only rows that nobody is writing.
 WITH RECURSIVE owners (owner) AS (
     (SELECT owner FROM sagad.saga WHERE state IN (1, 2) AND owner IS NOT NULL ORDER BY owner LIMIT 1)
@@ -35,17 +35,22 @@ picked AS MATERIALIZED (
         WHERE state IN (1, 2) AND owner IS NULL AND wake_at IS NULL AND (namespace, saga_id) NOT IN (TABLE excluded)
         ORDER BY owner, wake_at LIMIT $2 FOR UPDATE SKIP LOCKED
     ) AS released
-    UNION ALL
-    SELECT * FROM (
-        SELECT ctid FROM sagad.saga
-        WHERE state IN (1, 2) AND owner IS NULL AND wake_at <= now() AND (namespace, saga_id) NOT IN (TABLE excluded)
-        ORDER BY owner, wake_at LIMIT $2 FOR UPDATE SKIP LOCKED
-    ) AS due
     LIMIT $2
 )
 UPDATE sagad.saga
 SET epoch = epoch + 1, owner = $1, wake_at = NULL
 WHERE ctid = ANY (ARRAY(SELECT ctid FROM picked))
+RETURNING namespace, saga_id
+
+-- name: wake
+-- Takes over sagas that have slept long enough. Those that sleep on are not looked at.
+UPDATE sagad.saga
+SET epoch = epoch + 1, owner = $1, wake_at = NULL
+WHERE ctid = ANY (ARRAY(
+    SELECT ctid FROM sagad.saga
+    WHERE state IN (1, 2) AND owner IS NULL AND wake_at <= now()
+    ORDER BY owner, wake_at LIMIT $2 FOR UPDATE SKIP LOCKED
+))
 RETURNING namespace, saga_id
 
 -- name: claim_one
