@@ -90,7 +90,9 @@ async def test_a_watch_at_another_node_misses_nothing(pair: Pair, participant: S
 
 
 async def test_the_sagas_of_a_node_that_drains_go_on_at_the_other(pair: Pair, participant: ScriptedParticipant) -> None:
-    await pair.one.create(chain("aa", "bb"))
+    definition = chain("aa", "bb")
+    definition.steps[0].completion_timeout.seconds = 50  # short enough for it to stay in memory
+    await pair.one.create(definition)
     participant.script("do_aa", pending())
     await pair.one.start(saga_id="s")
     await participant.called("do_aa")
