@@ -78,6 +78,8 @@ def render(files: FileDescriptorSet) -> str:
         for method in service.descriptor.method
         for name in (method.input_type, method.output_type)
     }
+    held = {_short(field.type_name) for part in parts.values() for field in getattr(part.descriptor, "field", ())}
+    asked -= held  # what fields link to stands among the messages too
     blocks = [INTRODUCTION]
     for service in services:
         blocks += _service(service, parts)
@@ -113,7 +115,8 @@ def _service(service: Part, parts: dict[str, Part]) -> Iterator[str]:
         request, response = _short(method.input_type), _short(method.output_type)
         answer = "A stream of" if method.server_streaming else "Response"
         yield f"### {descriptor.name}.{method.name}\n\n{service.comment(METHODS, index)}\n"
-        yield f"Request `{request}`:\n\n{_fields(parts[request])}"
+        asks = "A stream of" if method.client_streaming else "Request"
+        yield f"{asks} `{request}`:\n\n{_fields(parts[request])}"
         yield f"{answer} `{response}`:\n\n{_fields(parts[response])}"
 
 

@@ -103,7 +103,12 @@ async def serve(
         for service in services:
             if service.name not in addresses:
                 continue
-            server = await start(service.participant, addresses[service.name], interceptors=[AfterAnswer(switch)])
+            server = await start(  # no sessions: they pass by the interceptor
+                service.participant,
+                addresses[service.name],
+                interceptors=[AfterAnswer(switch)],
+                max_concurrency=0,
+            )
             stack.push_async_callback(server.stop)
             worker = asyncio.create_task(work(service, stub.CompleteStep, pending_delay_s))
             stack.push_async_callback(_cancel, worker)

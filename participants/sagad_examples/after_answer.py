@@ -30,6 +30,8 @@ class AfterAnswer(grpc.aio.ServerInterceptor):
         handler = await continuation(handler_call_details)
         if not handler_call_details.method.startswith("/sagad.v1.ParticipantService/") or handler is None:
             return handler
+        if handler.unary_unary is None:  # a session
+            return handler
 
         async def behave(request: Any, context: Any) -> Any:
             key = getattr(request, "idempotency_key", "")

@@ -1,6 +1,6 @@
 """A participant as a gRPC service."""
 
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from typing import Any, NoReturn, TypeAlias
 
 import grpc
@@ -11,18 +11,26 @@ from sagad_participant.errors import CallError
 from sagad_participant.execution import run_action, run_compensation
 from sagad_participant.participant import Participant
 from sagad_participant.rows import Kind
+from sagad_participant.sessions import Session
 
 _TRANSPORT_KEYS = frozenset({"user-agent", "content-type", "te"})
 _TRANSPORT_PREFIXES = (":", "grpc-", "sagad-")
+
+MAX_CONCURRENCY = 100
 
 Context: TypeAlias = grpc.aio.ServicerContext[Any, Any]
 
 
 class ParticipantServicer(pb_grpc.ParticipantServiceServicer):
-    """Serves one participant, on a grpc.aio server."""
+    """Serves one participant, on a grpc.aio server.
 
-    def __init__(self, participant: Participant) -> None:
+    max_concurrency: how many calls of one session are handled at once; 0 serves no sessions: each call is an RPC then.
+    """
+
+    def __init__(self, participant: Participant, *, max_concurrency: int = MAX_CONCURRENCY) -> None:
         self._participant = participant
+        self._max_concurrency = max_concurrency
+        self._sessions: set[Session] = set()
 
     async def Step(self, request: pb.StepRequest, context: Context) -> pb.StepResponse:
         """See the contract."""
@@ -43,7 +51,27 @@ class ParticipantServicer(pb_grpc.ParticipantServiceServicer):
     async def Describe(self, request: pb.DescribeRequest, context: Context) -> pb.DescribeResponse:
         """See the contract."""
         names = self._participant.names
-        return pb.DescribeResponse(actions=names(Kind.ACTION), compensations=names(Kind.COMPENSATION))
+        return pb.DescribeResponse(
+            actions=names(Kind.ACTION), compensations=names(Kind.COMPENSATION), sessions=self._max_concurrency > 0
+        )
+
+    async def Session(  # type: ignore[override]  # the stub knows generators only; grpc.aio takes a coroutine that writes
+        self, request_iterator: AsyncIterator[pb.SessionRequest], context: Context
+    ) -> None:
+        """See the contract."""
+        if not self._max_concurrency:
+            await context.abort(grpc.StatusCode.UNIMPLEMENTED, f"{self._participant.name} serves no sessions")
+        session = Session(self._participant, context.write, self._max_concurrency)
+        self._sessions.add(session)
+        try:
+            await session.serve(request_iterator)
+        finally:
+            self._sessions.discard(session)
+
+    def close_sessions(self) -> None:
+        """Before the server stops: sessions answer what they have got, and end."""
+        for session in self._sessions:
+            session.close()
 
 
 async def _abort(context: Context, error: CallError) -> NoReturn:

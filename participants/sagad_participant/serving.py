@@ -10,7 +10,7 @@ import grpc
 
 from sagad.v1 import participant_service_pb2, participant_service_pb2_grpc
 from sagad_participant.participant import Participant
-from sagad_participant.servicer import ParticipantServicer
+from sagad_participant.servicer import MAX_CONCURRENCY, ParticipantServicer
 
 try:
     from grpc_health.v1 import health, health_pb2, health_pb2_grpc
@@ -28,8 +28,11 @@ Interceptor = grpc.aio.ServerInterceptor
 class RunningServer:
     """A server that answers. `address` is where: the port is the real one, if 0 was asked for."""
 
-    def __init__(self, server: grpc.aio.Server, address: str, health_servicer: Any | None) -> None:
+    def __init__(
+        self, server: grpc.aio.Server, address: str, servicer: ParticipantServicer, health_servicer: Any | None
+    ) -> None:
         self.address = address
+        self._servicer = servicer
         self._server = server
         self._health = health_servicer
 
@@ -37,6 +40,7 @@ class RunningServer:
         """Takes no new calls, lets those in flight end for `grace_s`, then cancels (and so rolls back) them."""
         if self._health is not None:
             await self._health.enter_graceful_shutdown()
+        self._servicer.close_sessions()
         await self._server.stop(grace_s)
 
 
@@ -46,15 +50,18 @@ async def start(
     *,
     credentials: grpc.ServerCredentials | None = None,
     interceptors: Sequence[Interceptor] = (),
+    max_concurrency: int = MAX_CONCURRENCY,
 ) -> RunningServer:
     """Starts to serve a participant at HOST:PORT and returns at once; in plaintext unless there are credentials.
 
+    max_concurrency is that of ParticipantServicer: 0 serves no sessions, which pass by the interceptors of calls.
     grpc.health.v1 and reflection are served where grpcio-health-checking and grpcio-reflection are installed.
     Raises OSError if the address cannot be had.
     """
     # Without so_reuseport=0 a second server would share the port silently.
     server = grpc.aio.server(interceptors=list(interceptors), options=[("grpc.so_reuseport", 0)])
-    participant_service_pb2_grpc.add_ParticipantServiceServicer_to_server(ParticipantServicer(participant), server)
+    servicer = ParticipantServicer(participant, max_concurrency=max_concurrency)
+    participant_service_pb2_grpc.add_ParticipantServiceServicer_to_server(servicer, server)
     health_servicer = await _add_health(server) if health is not None else None
     if reflection is not None:
         reflection.enable_server_reflection((SERVICE, reflection.SERVICE_NAME), server)
@@ -63,7 +70,7 @@ async def start(
     except RuntimeError as error:
         raise OSError(f"cannot listen on {address}: is the port taken, or the host not this machine's?") from error
     await server.start()
-    return RunningServer(server, f"{address.rpartition(':')[0]}:{port}", health_servicer)
+    return RunningServer(server, f"{address.rpartition(':')[0]}:{port}", servicer, health_servicer)
 
 
 async def serve(
@@ -72,6 +79,7 @@ async def serve(
     *,
     credentials: grpc.ServerCredentials | None = None,
     interceptors: Sequence[Interceptor] = (),
+    max_concurrency: int = MAX_CONCURRENCY,
     grace_s: float = 10.0,
     on_ready: Callable[[str], None] | None = None,
 ) -> None:
@@ -80,7 +88,13 @@ async def serve(
     on_ready is called with the address when it answers. Must run in the main thread.
     """
     with stop_signals() as stopped:
-        server = await start(participant, address, credentials=credentials, interceptors=interceptors)
+        server = await start(
+            participant,
+            address,
+            credentials=credentials,
+            interceptors=interceptors,
+            max_concurrency=max_concurrency,
+        )
         try:
             if on_ready is not None:
                 on_ready(server.address)

@@ -29,11 +29,12 @@ from sagad_server.engine.settings import Settings
 from sagad_server.engine.tokens import Tokens
 from sagad_server.http_server import HttpServer
 from sagad_server.metrics import Metrics
-from sagad_server.participants import GrpcTransport, ParticipantConfig
 from sagad_server.storage.postgres.settings import PostgresSettings
 from sagad_server.storage.postgres.store import PostgresStore
 from sagad_server.storage.store import Node, Store
 from sagad_server.system import SystemClock, SystemRandom
+from sagad_server.transport.channel import ParticipantConfig
+from sagad_server.transport.grpc import GrpcTransport
 from sagad_server.upkeep import clean_up, count, watch_health
 
 log = structlog.get_logger(__name__)
@@ -86,7 +87,7 @@ class App:
         membership = Membership(self.store, clock, random, config.node.lease)
         node = await self._join(membership)
         tokens = Tokens(await self.store.secret(_COMPLETION_SECRET))
-        self.transport = GrpcTransport(_participants(config), self.metrics)
+        self.transport = GrpcTransport(_participants(config), clock, random, self.metrics)
         self.engine = Engine(
             self.store,
             clock,
@@ -178,7 +179,7 @@ class App:
             pool = self.store.pool_sizes
             metrics.gauge("sagad_pool_connections", "Connections of the pool.", lambda: pool()[0])
             metrics.gauge("sagad_pool_connections_idle", "Those that are idle.", lambda: pool()[1])
-        metrics.watch_queue(self.transport.queued)
+        metrics.watch_participants(self.transport.states)
 
     @property
     def stopping(self) -> bool:

@@ -13,6 +13,7 @@ from sagad_server.domain.states import EventCause, SagaState
 from sagad_server.engine.ports import Call
 from sagad_server.engine.requests import describe
 from sagad_server.storage.store import Key
+from sagad_server.transport.state import LinkState
 
 log = structlog.get_logger(__name__)
 
@@ -67,6 +68,10 @@ class Metrics:
         self.queue = Gauge(
             "sagad_participant_queue", "Calls of a participant, by state.", ["participant", "state"], registry=new
         )
+        self.breaker = Gauge(
+            "sagad_participant_breaker", "1 closed, 2 open, 3 half open.", ["participant"], registry=new
+        )
+        self.sessions = Gauge("sagad_participant_session", "1 if calls go by a session.", ["participant"], registry=new)
         self._started = lru_cache(maxsize=4096)(lambda definition: self.started.labels(definition))
         self._attempts = lru_cache(maxsize=4096)(lambda *labels: self.attempts.labels(*labels))
         self._attempt_seconds = lru_cache(maxsize=4096)(lambda *labels: self.attempt_seconds.labels(*labels))
@@ -81,11 +86,17 @@ class Metrics:
         """A gauge that is read when it is asked for."""
         Gauge(name, text, registry=self.registry).set_function(value)
 
-    def watch_queue(self, queued: Callable[[], Mapping[str, tuple[int, int]]]) -> None:
-        """Calls in flight and waiting, by participant, read when they are asked for."""
-        for name in queued():
-            for index, state in enumerate(("in_flight", "waiting")):
-                self.queue.labels(name, state).set_function(partial(_queue_length, queued, name, index))
+    def watch_participants(self, states: Callable[[], Mapping[str, LinkState]]) -> None:
+        """How the calls of each participant go, read when it is asked for."""
+
+        def read(name: str, field: str) -> float:
+            return float(getattr(states()[name], field))
+
+        for name in states():
+            self.queue.labels(name, "in_flight").set_function(partial(read, name, "in_flight"))
+            self.queue.labels(name, "waiting").set_function(partial(read, name, "queued"))
+            self.breaker.labels(name).set_function(partial(read, name, "breaker"))
+            self.sessions.labels(name).set_function(partial(read, name, "session"))
 
     def transition(self, saga: Saga, event: Event, age_s: float) -> None:
         definition = saga.definition.definition_id
@@ -141,7 +152,3 @@ class Metrics:
     def on_request(self, method: str, code: str, seconds: float) -> None:
         self._requests(method, code).inc()
         self._request_seconds(method).observe(seconds)
-
-
-def _queue_length(queued: Callable[[], Mapping[str, tuple[int, int]]], name: str, index: int) -> int:
-    return queued()[name][index]

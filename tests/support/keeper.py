@@ -11,8 +11,9 @@ import grpc.aio
 from sagad.v1 import participant_service_pb2 as pb
 from sagad.v1.common_pb2 import StepFailure, StepOutcome, StepSuccess
 from sagad.v1.definition_pb2 import Definition
-from sagad.v1.participant_service_pb2_grpc import ParticipantServiceServicer, add_ParticipantServiceServicer_to_server
+from sagad.v1.participant_service_pb2_grpc import add_ParticipantServiceServicer_to_server
 from support.definitions import definition, step
+from support.session_servicer import SessionServicer
 
 DEFINITION_ID = "kept"
 
@@ -34,10 +35,11 @@ def kept_definition() -> Definition:
     return definition(*steps, definitionId=DEFINITION_ID)
 
 
-class Keeper(ParticipantServiceServicer):
+class Keeper(SessionServicer):
     """Answers after `delay_s`. Effects are idempotent by key, as a participant's must be."""
 
-    def __init__(self, delay_s: float = 0.0) -> None:
+    def __init__(self, delay_s: float = 0.0, *, sessions: bool = False) -> None:
+        super().__init__(sessions=sessions)
         self.delay_s = delay_s
         self.address = ""
         self.keys: dict[tuple[str, str], set[str]] = defaultdict(set)
@@ -67,7 +69,7 @@ class Keeper(ParticipantServiceServicer):
         return pb.CompensateResponse(outcome=StepOutcome(success=StepSuccess()))
 
     async def Describe(self, request: pb.DescribeRequest, context: grpc.aio.ServicerContext) -> pb.DescribeResponse:
-        return pb.DescribeResponse(actions=["keep"], compensations=["unkeep"])
+        return pb.DescribeResponse(actions=["keep"], compensations=["unkeep"], sessions=self.sessions)
 
     def _note(self, request: pb.StepRequest | pb.CompensateRequest) -> None:
         self.calls += 1
@@ -92,9 +94,9 @@ class Keeper(ParticipantServiceServicer):
 
 
 @asynccontextmanager
-async def keeping(delay_s: float = 0.0) -> AsyncIterator[Keeper]:
+async def keeping(delay_s: float = 0.0, *, sessions: bool = False) -> AsyncIterator[Keeper]:
     """A keeper that serves."""
-    keeper = Keeper(delay_s)
+    keeper = Keeper(delay_s, sessions=sessions)
     server = grpc.aio.server()
     add_ParticipantServiceServicer_to_server(keeper, server)
     keeper.address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"

@@ -13,7 +13,8 @@ from google.protobuf import json_format
 
 from sagad.v1 import participant_service_pb2 as pb
 from sagad.v1.common_pb2 import Payload, StepFailure, StepOutcome, StepPending, StepSuccess
-from sagad.v1.participant_service_pb2_grpc import ParticipantServiceServicer, add_ParticipantServiceServicer_to_server
+from sagad.v1.participant_service_pb2_grpc import add_ParticipantServiceServicer_to_server
+from support.session_servicer import SessionServicer
 
 Call = pb.StepRequest | pb.CompensateRequest
 Answer = StepOutcome | grpc.StatusCode
@@ -51,10 +52,11 @@ class Held:
         return await asyncio.shield(self._answer)
 
 
-class ScriptedParticipant(ParticipantServiceServicer):
+class ScriptedParticipant(SessionServicer):
     """Answers each call of a name, of an action or compensation, with the next of its script, and then with success."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, sessions: bool = False) -> None:
+        super().__init__(sessions=sessions)
         self.calls: list[Call] = []
         self.actions: list[str] = []
         self.compensations: list[str] = []
@@ -98,7 +100,7 @@ class ScriptedParticipant(ParticipantServiceServicer):
         return pb.CompensateResponse(outcome=await self._answer(request, context))
 
     async def Describe(self, request: pb.DescribeRequest, context: Any) -> pb.DescribeResponse:
-        return pb.DescribeResponse(actions=self.actions, compensations=self.compensations)
+        return pb.DescribeResponse(actions=self.actions, compensations=self.compensations, sessions=self.sessions)
 
     async def _answer(self, request: Call, context: Any) -> StepOutcome:
         name = _name(request)
@@ -120,12 +122,14 @@ def _name(call: Call) -> str:
 
 
 @asynccontextmanager
-async def scripted_participant() -> AsyncIterator[ScriptedParticipant]:
-    """One that serves on a free port of loopback."""
-    participant = ScriptedParticipant()
+async def scripted_participant(
+    *, sessions: bool = False, address: str = "127.0.0.1:0", participant: ScriptedParticipant | None = None
+) -> AsyncIterator[ScriptedParticipant]:
+    """One that serves on loopback, on a free port where none is given."""
+    participant = participant or ScriptedParticipant(sessions=sessions)
     server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
     add_ParticipantServiceServicer_to_server(participant, server)
-    participant.address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
+    participant.address = f"127.0.0.1:{server.add_insecure_port(address)}"
     await server.start()
     try:
         yield participant

@@ -18,6 +18,11 @@ from sagad_client.terminal.output import Cell, Fields, Rows
 from sagad_client.terminal.text import instant, printable
 
 _MAX_PURGE = 10_000  # a call
+_BREAKERS = {
+    admin_service_pb2.BREAKER_STATE_CLOSED: "closed",
+    admin_service_pb2.BREAKER_STATE_OPEN: "open",
+    admin_service_pb2.BREAKER_STATE_HALF_OPEN: "half open",
+}
 
 
 async def info(*, session: SessionParameter) -> int:
@@ -69,12 +74,15 @@ async def participants(*, session: SessionParameter) -> int:
             "yes" if each.tls else "no",
             format_duration(each.step_timeout),
             _yes_no(each.reachable),
+            _BREAKERS.get(each.breaker, "?"),
+            "session" if each.session else "unary",
+            f"{each.in_flight}+{each.queued}",
             ", ".join(each.actions),
             printable(each.message),
         )
         for each in answer
     ]
-    headers = ("NAME", "TARGET", "TLS", "TIMEOUT", "REACHABLE", "ACTIONS", "MESSAGE")
+    headers = ("NAME", "TARGET", "TLS", "TIMEOUT", "REACHABLE", "BREAKER", "BY", "CALLS+QUEUED", "ACTIONS", "MESSAGE")
     session.output.show(answer, Rows(headers, rows))
     return OK
 

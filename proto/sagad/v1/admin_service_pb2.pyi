@@ -50,6 +50,36 @@ REPLICATION_SYNCHRONOUS: Replication.ValueType  # 3
 """REPLICATION_SYNCHRONOUS: a fail-over loses nothing."""
 Global___Replication: _TypeAlias = Replication  # noqa: Y015
 
+class _BreakerState:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _BreakerStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_BreakerState.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    BREAKER_STATE_UNSPECIFIED: _BreakerState.ValueType  # 0
+    """BREAKER_STATE_UNSPECIFIED is never sent."""
+    BREAKER_STATE_CLOSED: _BreakerState.ValueType  # 1
+    """BREAKER_STATE_CLOSED: calls are made."""
+    BREAKER_STATE_OPEN: _BreakerState.ValueType  # 2
+    """BREAKER_STATE_OPEN: none is; Describe is asked about once a second."""
+    BREAKER_STATE_HALF_OPEN: _BreakerState.ValueType  # 3
+    """BREAKER_STATE_HALF_OPEN: Describe has answered, and one call at a time tries."""
+
+class BreakerState(_BreakerState, metaclass=_BreakerStateEnumTypeWrapper):
+    """BreakerState says whether a node calls a participant. The breaker opens after 16 calls in a row that ended UNAVAILABLE,
+    CANCELLED or DEADLINE_EXCEEDED.
+    """
+
+BREAKER_STATE_UNSPECIFIED: BreakerState.ValueType  # 0
+"""BREAKER_STATE_UNSPECIFIED is never sent."""
+BREAKER_STATE_CLOSED: BreakerState.ValueType  # 1
+"""BREAKER_STATE_CLOSED: calls are made."""
+BREAKER_STATE_OPEN: BreakerState.ValueType  # 2
+"""BREAKER_STATE_OPEN: none is; Describe is asked about once a second."""
+BREAKER_STATE_HALF_OPEN: BreakerState.ValueType  # 3
+"""BREAKER_STATE_HALF_OPEN: Describe has answered, and one call at a time tries."""
+Global___BreakerState: _TypeAlias = BreakerState  # noqa: Y015
+
 class _NodeState:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -428,6 +458,10 @@ class Participant(_message.Message):
     MESSAGE_FIELD_NUMBER: _builtins.int
     ACTIONS_FIELD_NUMBER: _builtins.int
     COMPENSATIONS_FIELD_NUMBER: _builtins.int
+    BREAKER_FIELD_NUMBER: _builtins.int
+    SESSION_FIELD_NUMBER: _builtins.int
+    IN_FLIGHT_FIELD_NUMBER: _builtins.int
+    QUEUED_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """name as definitions use it."""
     target: _builtins.str
@@ -438,6 +472,14 @@ class Participant(_message.Message):
     """reachable: it answered Describe just now."""
     message: _builtins.str
     """message says why it is not reachable."""
+    breaker: Global___BreakerState.ValueType
+    """breaker of the node that answers."""
+    session: _builtins.bool
+    """session: calls go by ParticipantService.Session now; else each is an RPC of its own."""
+    in_flight: _builtins.int
+    """in_flight calls of this node now."""
+    queued: _builtins.int
+    """queued calls of this node: they wait for a free place among those in flight, or for the breaker."""
     @_builtins.property
     def step_timeout(self) -> _duration_pb2.Duration:
         """step_timeout is the default of a step's timeout."""
@@ -461,10 +503,14 @@ class Participant(_message.Message):
         message: _builtins.str = ...,
         actions: _abc.Iterable[_builtins.str] | None = ...,
         compensations: _abc.Iterable[_builtins.str] | None = ...,
+        breaker: Global___BreakerState.ValueType = ...,
+        session: _builtins.bool = ...,
+        in_flight: _builtins.int = ...,
+        queued: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["step_timeout", b"step_timeout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["actions", b"actions", "compensations", b"compensations", "message", b"message", "name", b"name", "reachable", b"reachable", "step_timeout", b"step_timeout", "target", b"target", "tls", b"tls"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actions", b"actions", "breaker", b"breaker", "compensations", b"compensations", "in_flight", b"in_flight", "message", b"message", "name", b"name", "queued", b"queued", "reachable", b"reachable", "session", b"session", "step_timeout", b"step_timeout", "target", b"target", "tls", b"tls"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -51,6 +51,11 @@ class ParticipantServiceStub(object):
                 request_serializer=sagad_dot_v1_dot_participant__service__pb2.CompensateRequest.SerializeToString,
                 response_deserializer=sagad_dot_v1_dot_participant__service__pb2.CompensateResponse.FromString,
                 _registered_method=True)
+        self.Session = channel.stream_stream(
+                '/sagad.v1.ParticipantService/Session',
+                request_serializer=sagad_dot_v1_dot_participant__service__pb2.SessionRequest.SerializeToString,
+                response_deserializer=sagad_dot_v1_dot_participant__service__pb2.SessionResponse.FromString,
+                _registered_method=True)
         self.Describe = channel.unary_unary(
                 '/sagad.v1.ParticipantService/Describe',
                 request_serializer=sagad_dot_v1_dot_participant__service__pb2.DescribeRequest.SerializeToString,
@@ -83,6 +88,16 @@ class ParticipantServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Session(self, request_iterator, context):
+        """Session carries many calls of Step and Compensate at once, in batches, for participants whose Describe says `sessions`: a
+        tenth of the work for both sides. Each call means what it means as an RPC of its own, and is answered exactly once, in any
+        order. The participant sends one empty response first; nothing is handed over before it. A frame holds at most 256 KiB, or
+        a single answer; longer calls come as RPCs of their own. What was handed over when the stream breaks may have happened.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Describe(self, request, context):
         """Describe lists what the participant implements.
         """
@@ -102,6 +117,11 @@ def add_ParticipantServiceServicer_to_server(servicer, server):
                     servicer.Compensate,
                     request_deserializer=sagad_dot_v1_dot_participant__service__pb2.CompensateRequest.FromString,
                     response_serializer=sagad_dot_v1_dot_participant__service__pb2.CompensateResponse.SerializeToString,
+            ),
+            'Session': grpc.stream_stream_rpc_method_handler(
+                    servicer.Session,
+                    request_deserializer=sagad_dot_v1_dot_participant__service__pb2.SessionRequest.FromString,
+                    response_serializer=sagad_dot_v1_dot_participant__service__pb2.SessionResponse.SerializeToString,
             ),
             'Describe': grpc.unary_unary_rpc_method_handler(
                     servicer.Describe,
@@ -170,6 +190,33 @@ class ParticipantService(object):
             '/sagad.v1.ParticipantService/Compensate',
             sagad_dot_v1_dot_participant__service__pb2.CompensateRequest.SerializeToString,
             sagad_dot_v1_dot_participant__service__pb2.CompensateResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Session(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/sagad.v1.ParticipantService/Session',
+            sagad_dot_v1_dot_participant__service__pb2.SessionRequest.SerializeToString,
+            sagad_dot_v1_dot_participant__service__pb2.SessionResponse.FromString,
             options,
             channel_credentials,
             insecure,

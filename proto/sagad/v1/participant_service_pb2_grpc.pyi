@@ -46,6 +46,12 @@ class ParticipantServiceStub:
     """Compensate undoes an action. It must succeed for an action that never arrived, and the action must be refused should it
     come later.
     """
+    Session: _grpc.StreamStreamMultiCallable[_participant_service_pb2.SessionRequest, _participant_service_pb2.SessionResponse]
+    """Session carries many calls of Step and Compensate at once, in batches, for participants whose Describe says `sessions`: a
+    tenth of the work for both sides. Each call means what it means as an RPC of its own, and is answered exactly once, in any
+    order. The participant sends one empty response first; nothing is handed over before it. A frame holds at most 256 KiB, or
+    a single answer; longer calls come as RPCs of their own. What was handed over when the stream breaks may have happened.
+    """
     Describe: _grpc.UnaryUnaryMultiCallable[_participant_service_pb2.DescribeRequest, _participant_service_pb2.DescribeResponse]
     """Describe lists what the participant implements."""
 
@@ -66,6 +72,12 @@ class ParticipantServiceAsyncStub(ParticipantServiceStub):
     Compensate: _aio.UnaryUnaryMultiCallable[_participant_service_pb2.CompensateRequest, _participant_service_pb2.CompensateResponse]  # type: ignore[assignment]
     """Compensate undoes an action. It must succeed for an action that never arrived, and the action must be refused should it
     come later.
+    """
+    Session: _aio.StreamStreamMultiCallable[_participant_service_pb2.SessionRequest, _participant_service_pb2.SessionResponse]  # type: ignore[assignment]
+    """Session carries many calls of Step and Compensate at once, in batches, for participants whose Describe says `sessions`: a
+    tenth of the work for both sides. Each call means what it means as an RPC of its own, and is answered exactly once, in any
+    order. The participant sends one empty response first; nothing is handed over before it. A frame holds at most 256 KiB, or
+    a single answer; longer calls come as RPCs of their own. What was handed over when the stream breaks may have happened.
     """
     Describe: _aio.UnaryUnaryMultiCallable[_participant_service_pb2.DescribeRequest, _participant_service_pb2.DescribeResponse]  # type: ignore[assignment]
     """Describe lists what the participant implements."""
@@ -96,6 +108,18 @@ class ParticipantServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_participant_service_pb2.CompensateResponse, _abc.Awaitable[_participant_service_pb2.CompensateResponse]]:
         """Compensate undoes an action. It must succeed for an action that never arrived, and the action must be refused should it
         come later.
+        """
+
+    @_abc_1.abstractmethod
+    def Session(
+        self,
+        request_iterator: _MaybeAsyncIterator[_participant_service_pb2.SessionRequest],
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_participant_service_pb2.SessionResponse], _abc.AsyncIterator[_participant_service_pb2.SessionResponse]]:
+        """Session carries many calls of Step and Compensate at once, in batches, for participants whose Describe says `sessions`: a
+        tenth of the work for both sides. Each call means what it means as an RPC of its own, and is answered exactly once, in any
+        order. The participant sends one empty response first; nothing is handed over before it. A frame holds at most 256 KiB, or
+        a single answer; longer calls come as RPCs of their own. What was handed over when the stream breaks may have happened.
         """
 
     @_abc_1.abstractmethod

@@ -55,6 +55,26 @@ class ParticipantInfo(Protocol):
     def step_timeout_s(self) -> float: ...
 
 
+class LinkState(Protocol):
+    """How the calls of a participant go now."""
+
+    @property
+    def breaker(self) -> int: ...
+    @property
+    def session(self) -> bool: ...
+    @property
+    def in_flight(self) -> int: ...
+    @property
+    def queued(self) -> int: ...
+
+
+class Links(Describer, Protocol):
+    """The ways to the participants."""
+
+    def states(self) -> Mapping[str, LinkState]:
+        """Of each participant."""
+
+
 class Counters(Protocol):
     """What was counted since the start of this process."""
 
@@ -74,7 +94,7 @@ class AdminService(AdminServiceServicer):
     def __init__(
         self,
         engine: Engine,
-        describer: Describer,
+        links: Links,
         participants: Mapping[str, ParticipantInfo],
         counters: Counters,
         info: ServerInfo,
@@ -86,7 +106,7 @@ class AdminService(AdminServiceServicer):
         self._drain = drain
         self._engine = engine
         self._store = engine.store
-        self._describer = describer
+        self._links = links
         self._participants = participants
         self._counters = counters
         self._info = info
@@ -147,15 +167,18 @@ class AdminService(AdminServiceServicer):
         return "" if self._engine.writer.healthy else "the last commits did not succeed; they are tried again"
 
     async def _ask_participant(self, name: str) -> str:
-        answer = await self._describer.describe(name)
+        answer = await self._links.describe(name)
         return answer if isinstance(answer, str) else ""
 
     async def ListParticipants(
         self, request: pb.ListParticipantsRequest, context: Context
     ) -> pb.ListParticipantsResponse:
-        answers = await describe_all(self._describer, self._participants)
+        answers = await describe_all(self._links, self._participants)
+        states = self._links.states()
         return pb.ListParticipantsResponse(
-            participants=[_participant(name, self._participants[name], answer) for name, answer in answers.items()]
+            participants=[
+                _participant(name, self._participants[name], answer, states[name]) for name, answer in answers.items()
+            ]
         )
 
     async def ListNodes(self, request: pb.ListNodesRequest, context: Context) -> pb.ListNodesResponse:
@@ -224,8 +247,17 @@ async def _checked(name: str, check: Awaitable[str], *, required: bool) -> pb.Co
     )
 
 
-def _participant(name: str, info: ParticipantInfo, answer: DescribeResponse | str) -> pb.Participant:
-    participant = pb.Participant(name=name, target=info.target, tls=info.tls, step_timeout=_span(info.step_timeout_s))
+def _participant(name: str, info: ParticipantInfo, answer: DescribeResponse | str, state: LinkState) -> pb.Participant:
+    participant = pb.Participant(
+        name=name,
+        target=info.target,
+        tls=info.tls,
+        step_timeout=_span(info.step_timeout_s),
+        breaker=pb.BreakerState.ValueType(state.breaker),
+        session=state.session,
+        in_flight=state.in_flight,
+        queued=state.queued,
+    )
     if isinstance(answer, str):
         participant.message = answer
     else:

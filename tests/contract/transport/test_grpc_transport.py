@@ -9,54 +9,29 @@ from google.protobuf.duration_pb2 import Duration
 from google.rpc import error_details_pb2, status_pb2
 from support.keeper import Keeper, keeping
 from support.scripted_participant import ScriptedParticipant, failure, pending, scripted_participant, success
+from support.transport_caller import Caller
 
 from sagad.v1.common_pb2 import StepFailure, StepOutcome
-from sagad.v1.participant_service_pb2 import CompensateRequest, StepRequest
-from sagad_server.domain.inputs import Failed, NotSent, Outcome, Pending, Success
+from sagad_server.domain.inputs import Failed, NotSent, Pending, Success
 from sagad_server.domain.states import Direction
-from sagad_server.engine.ports import Call
-from sagad_server.metrics import Metrics
-from sagad_server.participants import GrpcTransport, ParticipantConfig
 
 
-class Caller:
-    """Sends calls and collects their outcomes."""
-
-    def __init__(self, target: str, max_in_flight: int = 100, step_timeout_s: float = 5) -> None:
-        configs = {"peer": ParticipantConfig(target, step_timeout_s, max_in_flight)}
-        self.transport = GrpcTransport(configs, Metrics())
-
-    def send(
-        self, participant: str = "peer", *, direction: Direction = Direction.ACTION, timeout_ms: int | None = None
-    ) -> "asyncio.Future[Outcome]":
-        future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
-        action = direction is Direction.ACTION
-        request = StepRequest(action="act", step_id="one") if action else CompensateRequest(compensation="undo")
-        call = Call(
-            key=("default", "s"),
-            participant=participant,
-            step=0,
-            direction=direction,
-            generation=1,
-            attempt=1,
-            request=request,
-            timeout_ms=timeout_ms,
-            metadata=(("tenant", "acme"),),
-            on_outcome=lambda _, outcome: future.set_result(outcome),  # a second answer would raise
-        )
-        self.transport.send(call)
-        return future
+@pytest.fixture(params=["unary", "session"])
+def sessions(request: pytest.FixtureRequest) -> bool:
+    """Everything here holds however calls travel."""
+    return bool(request.param == "session")
 
 
 @pytest.fixture
-async def peer() -> AsyncIterator[ScriptedParticipant]:
-    async with scripted_participant() as participant:
+async def peer(sessions: bool) -> AsyncIterator[ScriptedParticipant]:
+    async with scripted_participant(sessions=sessions) as participant:
         yield participant
 
 
 @pytest.fixture
 async def caller(peer: ScriptedParticipant) -> AsyncIterator[Caller]:
     caller = Caller(peer.address)
+    await caller.until(session=peer.sessions)
     yield caller
     await caller.transport.close()
 
@@ -174,20 +149,23 @@ async def test_a_call_is_answered_even_if_its_status_details_cannot_be_read(brok
     assert (outcome.ambiguous, outcome.retryable, outcome.retry_after_ms) == (True, True, 0)
 
 
-async def test_at_most_max_in_flight_calls_are_under_way() -> None:
-    async with keeping(delay_s=0.1) as keeper:
+async def test_at_most_max_in_flight_calls_are_under_way(sessions: bool) -> None:
+    async with keeping(delay_s=0.1, sessions=sessions) as keeper:
         caller = Caller(keeper.address, max_in_flight=3)
+        await caller.until(session=sessions)
         calls = [caller.send() for _ in range(10)]
         await _until_called(keeper, 3)
-        assert caller.transport.queued()["peer"] == (3, 7)
+        state = caller.transport.states()["peer"]
+        assert (state.in_flight, state.queued) == (3, 7)
         await asyncio.gather(*calls)
         assert keeper.calls == 10
         await caller.transport.close()
 
 
-async def test_a_drain_ends_what_is_under_way_and_sends_nothing_more() -> None:
-    async with keeping(delay_s=0.3) as keeper:
+async def test_a_drain_ends_what_is_under_way_and_sends_nothing_more(sessions: bool) -> None:
+    async with keeping(delay_s=0.3, sessions=sessions) as keeper:
         caller = Caller(keeper.address, max_in_flight=2)
+        await caller.until(session=sessions)
         calls = [caller.send() for _ in range(5)]
         await _until_called(keeper, 2)
         await caller.transport.drain()

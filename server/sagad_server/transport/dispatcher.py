@@ -1,0 +1,165 @@
+"""Which call of one participant may go when. No I/O: who carries the calls takes them here, and brings their ends."""
+
+from collections import deque
+from collections.abc import Callable
+
+from sagad_server.domain.inputs import NotSent, Outcome
+from sagad_server.engine.ports import Call, Clock, Observer, Random, Timer
+from sagad_server.transport.breaker import Breaker, BreakerState
+
+MAX_QUEUED = 10_000
+_FULL_RETRY_MS = (1_000, 30_000)
+_HELD_RETRY_MS = 1_000
+_MAX_HOLD_S = 30.0
+_TICK_S = 1.0
+_SHUTTING_DOWN = "this node is shutting down"
+
+
+def _nobody() -> None: ...
+
+
+class Dispatcher:
+    """At most `max_in_flight` calls at once; the rest wait their turn, first come, first served.
+
+    While the breaker is not closed, a call waits as long as an attempt may take, at most 30 s, and is then not sent.
+    So it is served soon when the participant is back, and its saga can turn round if that takes long.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        max_in_flight: int,
+        step_timeout_s: float,
+        clock: Clock,
+        random: Random,
+        observer: Observer,
+    ) -> None:
+        self.breaker = Breaker()
+        self.in_flight = 0
+        self.wake: Callable[[], None] = _nobody
+        """Called when there may be something to take."""
+        self.on_open: Callable[[], None] = _nobody
+        """Called when the breaker has opened: ask the participant until it answers, and then call `reachable`."""
+        self.on_idle: Callable[[], None] = _nobody
+        """Called when no call is in flight any more."""
+        self._name = name
+        self._max_in_flight = max_in_flight
+        self._step_timeout_s = step_timeout_s
+        self._clock = clock
+        self._random = random
+        self._observer = observer
+        self._queue: deque[tuple[Call, float]] = deque()
+        """With the time since when each waits."""
+        self._opened_s = 0.0
+        self._tick: Timer | None = None
+        self._draining = False
+
+    @property
+    def queued(self) -> int:
+        return len(self._queue)
+
+    def timeout_s(self, call: Call) -> float:
+        """Of an attempt, from its hand-over."""
+        return call.timeout_ms / 1000 if call.timeout_ms else self._step_timeout_s
+
+    def send(self, call: Call) -> None:
+        """Queues the call, unless that is in vain."""
+        if self._draining:
+            self._not_sent_soon(call, NotSent(_SHUTTING_DOWN))
+        elif len(self._queue) >= MAX_QUEUED:
+            least, most = _FULL_RETRY_MS
+            pause_ms = int(least + (most - least) * self._random.random())
+            text = f"participant {self._name!r} is too slow: {MAX_QUEUED} calls of this node wait for it"
+            self._not_sent_soon(call, NotSent(text, pause_ms))
+        else:
+            self._queue.append((call, self._clock.monotonic()))
+            self.wake()
+
+    def take(self) -> Call | None:
+        """The next call, if one may go: it is handed over now."""
+        if not self._queue or self.in_flight >= self._max_in_flight or not self.breaker.lets_through:
+            return None
+        self.breaker.handed_over()
+        self.in_flight += 1
+        return self._queue.popleft()[0]
+
+    def put_back(self, call: Call) -> None:
+        """It was taken, and did not leave: no attempt. It is the next one again."""
+        self._one_less()
+        if self._draining:
+            self._not_sent_soon(call, NotSent(_SHUTTING_DOWN))
+        else:
+            self._queue.appendleft((call, self._clock.monotonic()))
+            self.wake()
+
+    def ended(self, call: Call, outcome: Outcome, seconds: float) -> None:
+        """A call that was taken has its outcome."""
+        before = self.breaker.state
+        self.breaker.ended(outcome)
+        if self.breaker.state is not before:
+            self._state_changed()
+        self._observer.attempt_ended(call, outcome, seconds)
+        self._one_less()
+        if self._queue:
+            self.wake()
+        call.on_outcome(call, outcome)
+
+    def reachable(self) -> None:
+        """The participant has answered, if not a call."""
+        if self.breaker.state is BreakerState.OPEN:
+            self.breaker.reachable()
+            self.wake()
+
+    def drain(self) -> None:
+        """Hands nothing over any more."""
+        self._draining = True
+        if self._tick is not None:
+            self._tick.cancel()
+        while self._queue:
+            self._not_sent_soon(self._queue.popleft()[0], NotSent(_SHUTTING_DOWN))
+
+    def _one_less(self) -> None:
+        assert self.in_flight > 0
+        self.in_flight -= 1
+        if self.in_flight == 0:
+            self.on_idle()
+
+    def _not_sent_soon(self, call: Call, outcome: NotSent) -> None:
+        self._clock.call_at(self._clock.monotonic(), lambda: call.on_outcome(call, outcome))
+
+    def _state_changed(self) -> None:
+        if self._draining:
+            return
+        if self.breaker.state is BreakerState.OPEN:
+            self._opened_s = self._clock.monotonic()
+            self.on_open()
+        if self._tick is None and self.breaker.state is not BreakerState.CLOSED:
+            self._set_tick()
+
+    def _set_tick(self) -> None:
+        self._tick = self._clock.call_at(self._clock.monotonic() + _TICK_S, self._every_second)
+
+    def _every_second(self) -> None:
+        self._tick = None
+        if self._draining or self.breaker.state is BreakerState.CLOSED:
+            return
+        self._set_tick()
+        self.breaker.try_another()
+        self._let_go()
+        self.wake()
+
+    def _let_go(self) -> None:
+        """Answers the calls that have waited for the breaker long enough."""
+        now_s = self._clock.monotonic()
+        kept: deque[tuple[Call, float]] = deque()
+        gone: list[Call] = []
+        for call, since_s in self._queue:
+            waited_s = now_s - max(since_s, self._opened_s)
+            if waited_s < min(self.timeout_s(call), _MAX_HOLD_S):
+                kept.append((call, since_s))
+            else:
+                gone.append(call)
+        self._queue = kept
+        text = f"participant {self._name!r} does not answer: it is called when it is back"
+        for call in gone:
+            call.on_outcome(call, NotSent(text, _HELD_RETRY_MS))
