@@ -32,11 +32,13 @@ class Caller:
         direction: Direction = Direction.ACTION,
         timeout_ms: int | None = None,
         size: int = 0,
+        key: str = "",
     ) -> "asyncio.Future[Outcome]":
         future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
         action = direction is Direction.ACTION
         request = StepRequest(action="act", step_id="one") if action else CompensateRequest(compensation="undo")
         request.input.data = bytes(size)
+        request.idempotency_key = key
         call = Call(
             key=("default", "s"),
             participant=participant,
