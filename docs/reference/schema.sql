@@ -95,10 +95,11 @@ CREATE TABLE sagad.saga (
     body bytea NOT NULL,
     CONSTRAINT saga_pkey PRIMARY KEY (namespace, saga_id)
 ) WITH (autovacuum_analyze_scale_factor=0.05, autovacuum_vacuum_scale_factor=0.05, fillfactor=50);
-CREATE INDEX saga_definition ON sagad.saga USING btree (namespace, definition_id, version) WHERE (definition_id IS NOT NULL);
+CREATE INDEX saga_definition ON sagad.saga USING btree (namespace, definition_id, version, state, create_time DESC, saga_id) WHERE (definition_id IS NOT NULL);
 CREATE INDEX saga_ended ON sagad.saga USING btree (end_time) WHERE ((end_time IS NOT NULL) AND (purge_time IS NULL));
+CREATE INDEX saga_failed ON sagad.saga USING btree (namespace, category, state, create_time DESC, saga_id) WHERE ((category <> 0) AND (purge_time IS NULL));
 CREATE INDEX saga_labels ON sagad.saga USING gin (labels jsonb_path_ops) WITH (fastupdate=off) WHERE (labels <> '{}'::jsonb);
-CREATE INDEX saga_listed ON sagad.saga USING btree (namespace, create_time DESC, saga_id) WHERE (purge_time IS NULL);
+CREATE INDEX saga_listed ON sagad.saga USING btree (namespace, state, create_time DESC, saga_id) WHERE (purge_time IS NULL);
 CREATE INDEX saga_moving ON sagad.saga USING btree (owner, wake_at, state) WHERE (state = ANY (ARRAY[1, 2]));
 CREATE INDEX saga_parked ON sagad.saga USING btree (namespace, create_time DESC, saga_id) WHERE ((state = 3) OR (parking_mask <> 0));
 CREATE INDEX saga_purged ON sagad.saga USING btree (purge_time) WHERE (purge_time IS NOT NULL);

@@ -158,6 +158,8 @@ def stats_views(stats: SagaStats) -> list[View]:
         fields += [(f"duration {name}", format_duration(duration)) for name, duration in quantiles]
     if stats.HasField("oldest_running_time"):
         fields.append(("oldest running since", text.instant(stats.oldest_running_time)))
+    if stats.HasField("ended_since"):
+        fields.append(("ended ones created since", text.instant(stats.ended_since)))
     rows = [(text.saga_state(entry.state), str(entry.count)) for entry in stats.by_state]
     return [Fields(fields), Rows(("STATE", "SAGAS"), rows)]
 

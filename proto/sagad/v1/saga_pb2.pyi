@@ -784,7 +784,7 @@ Global___SagaFilter: _TypeAlias = SagaFilter  # noqa: Y015
 
 @_typing.final
 class SagaStats(_message.Message):
-    """SagaStats counts sagas."""
+    """SagaStats counts sagas: all that have not ended, and the newest 10,000 that have. See ended_since."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -795,17 +795,18 @@ class SagaStats(_message.Message):
     DURATION_P90_FIELD_NUMBER: _builtins.int
     DURATION_P99_FIELD_NUMBER: _builtins.int
     OLDEST_RUNNING_TIME_FIELD_NUMBER: _builtins.int
+    ENDED_SINCE_FIELD_NUMBER: _builtins.int
     total: _builtins.int
     """total number of sagas counted."""
     success_rate: _builtins.float
-    """success_rate is SUCCEEDED over all ended, 0-1; unset when none has ended."""
+    """success_rate is SUCCEEDED over all ended that are counted, 0-1; unset when none has ended."""
     @_builtins.property
     def by_state(self) -> _containers.RepeatedCompositeFieldContainer[Global___SagaStateCount]:
         """by_state counts them by state; states without sagas are left out."""
 
     @_builtins.property
     def duration_p50(self) -> _duration_pb2.Duration:
-        """duration_p50 from create_time to end_time of the ended ones; unset when none has ended."""
+        """duration_p50 from create_time to end_time of the ended ones that are counted; unset when none has ended."""
 
     @_builtins.property
     def duration_p90(self) -> _duration_pb2.Duration:
@@ -819,6 +820,12 @@ class SagaStats(_message.Message):
     def oldest_running_time(self) -> _timestamp_pb2.Timestamp:
         """oldest_running_time is the create_time of the oldest saga that has not ended; unset when there is none."""
 
+    @_builtins.property
+    def ended_since(self) -> _timestamp_pb2.Timestamp:
+        """ended_since: 10,000 ended sagas are counted, those created since then; older ones are left out. To count others, set the
+        filter's create_time_max to it. Unset: all that have ended are counted.
+        """
+
     def __init__(
         self,
         *,
@@ -829,10 +836,11 @@ class SagaStats(_message.Message):
         duration_p90: _duration_pb2.Duration | None = ...,
         duration_p99: _duration_pb2.Duration | None = ...,
         oldest_running_time: _timestamp_pb2.Timestamp | None = ...,
+        ended_since: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_success_rate", b"_success_rate", "duration_p50", b"duration_p50", "duration_p90", b"duration_p90", "duration_p99", b"duration_p99", "oldest_running_time", b"oldest_running_time", "success_rate", b"success_rate"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_success_rate", b"_success_rate", "duration_p50", b"duration_p50", "duration_p90", b"duration_p90", "duration_p99", b"duration_p99", "ended_since", b"ended_since", "oldest_running_time", b"oldest_running_time", "success_rate", b"success_rate"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_success_rate", b"_success_rate", "by_state", b"by_state", "duration_p50", b"duration_p50", "duration_p90", b"duration_p90", "duration_p99", b"duration_p99", "oldest_running_time", b"oldest_running_time", "success_rate", b"success_rate", "total", b"total"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_success_rate", b"_success_rate", "by_state", b"by_state", "duration_p50", b"duration_p50", "duration_p90", b"duration_p90", "duration_p99", b"duration_p99", "ended_since", b"ended_since", "oldest_running_time", b"oldest_running_time", "success_rate", b"success_rate", "total", b"total"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__success_rate: _TypeAlias = _typing.Literal["success_rate"]  # noqa: Y015
     _WhichOneofArgType__success_rate: _TypeAlias = _typing.Literal["_success_rate", b"_success_rate"]  # noqa: Y015

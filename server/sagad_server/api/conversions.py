@@ -255,6 +255,7 @@ def stats_message(stats: Stats) -> saga_pb2.SagaStats:
         duration_p90=_duration(stats.duration_p90),
         duration_p99=_duration(stats.duration_p99),
         oldest_running_time=_time(stats.oldest_running_time),
+        ended_since=_time(stats.ended_since),
     )
     ended = sum(count for state, count in stats.by_state.items() if state in ENDED)
     if ended:

@@ -21,7 +21,7 @@ from sagad_server.domain.validation import RequestChecker, ValidationLimits, sta
 from sagad_server.engine.commands import Commands, Start
 from sagad_server.engine.engine import Engine
 from sagad_server.engine.loader import Loader, not_found
-from sagad_server.storage.store import Key, SagaRow
+from sagad_server.storage.store import MOST_ENDED, Key, SagaRow
 
 HEARTBEAT_S = 15.0
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -166,7 +166,7 @@ class SagaService(Steering):
         check.namespace("namespace", request.namespace)
         check.saga_filter("filter", request.filter)
         check.raise_if_any()
-        stats = await self._store.stats(request.namespace or DEFAULT_NAMESPACE, read_filter(request.filter))
+        stats = await self._store.stats(request.namespace or DEFAULT_NAMESPACE, read_filter(request.filter), MOST_ENDED)
         return pb.GetSagaStatsResponse(stats=stats_message(stats))
 
     async def _saga(self, key: Key, *, full: bool) -> Saga:

@@ -176,8 +176,7 @@ class MemoryStore:
     async def list_sagas(
         self, namespace: str, selection: SagaFilter, after: tuple[datetime, str] | None, limit: int
     ) -> list[SagaRow]:
-        rows = sorted(self._opened().selected(namespace, selection), key=lambda row: row.saga_id)
-        rows.sort(key=lambda row: row.create_time, reverse=True)
+        rows = _newest_first(self._opened().selected(namespace, selection))
         if after is not None:
             time, saga_id = after
             later = (row for row in rows if row.create_time < time)
@@ -195,12 +194,15 @@ class MemoryStore:
     async def read_journal(self, after: Cursor, limit: int) -> JournalPage:
         return self._opened().journal.read(after, limit)
 
-    async def stats(self, namespace: str, selection: SagaFilter) -> Stats:
-        rows = list(self._opened().selected(namespace, selection))
-        durations = sorted(row.end_time - row.create_time for row in rows if row.end_time)
-        moving = [row.create_time for row in rows if row.end_time is None]
+    async def stats(self, namespace: str, selection: SagaFilter, most_ended: int) -> Stats:
+        rows = _newest_first(self._opened().selected(namespace, selection))
+        ended = [row for row in rows if row.end_time is not None][:most_ended]
+        moving = [row for row in rows if row.end_time is None]
+        durations = sorted(row.end_time - row.create_time for row in ended if row.end_time)
         p50, p90, p99 = (_percentile(durations, share) for share in (0.5, 0.9, 0.99))
-        return Stats(_counts(row.state for row in rows), p50, p90, p99, min(moving, default=None))
+        oldest = min((row.create_time for row in moving), default=None)
+        since = ended[-1].create_time if len(ended) == most_ended else None
+        return Stats(_counts(row.state for row in (*moving, *ended)), p50, p90, p99, oldest, since)
 
     async def count_by_state(self) -> dict[int, int]:
         return _counts(saga.row.state for saga in self._opened().sagas.values() if saga.row.state not in ENDED)
@@ -315,3 +317,10 @@ def _counts(states: Iterable[int]) -> dict[int, int]:
 def _percentile(ordered: Sequence[timedelta], share: float) -> timedelta | None:
     """The smallest that at least this share of them does not exceed."""
     return ordered[ceil(share * len(ordered)) - 1] if ordered else None
+
+
+def _newest_first(rows: Iterable[SagaRow]) -> list[SagaRow]:
+    """In the order of lists."""
+    ordered = sorted(rows, key=lambda row: row.saga_id)
+    ordered.sort(key=lambda row: row.create_time, reverse=True)
+    return ordered

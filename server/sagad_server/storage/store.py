@@ -216,15 +216,22 @@ class SagaFilter:
     categories: tuple[int, ...] = ()
 
 
+MOST_ENDED = 10_000
+"""For `Store.stats`, as the contract promises."""
+
+
 @dataclass(slots=True)
 class Stats:
-    """Counts of sagas, and durations (create_time to end_time) of the ended ones: None if none has ended."""
+    """Counts of sagas, and durations (create_time to end_time) of the ended ones that were counted: None if none has
+    ended."""
 
     by_state: dict[int, int]
     duration_p50: timedelta | None = None
     duration_p90: timedelta | None = None
     duration_p99: timedelta | None = None
     oldest_running_time: datetime | None = None
+    ended_since: datetime | None = None
+    """None: all that have ended were counted. Else the create_time of the oldest of them that was."""
 
 
 @dataclass(slots=True)
@@ -337,8 +344,9 @@ class Store(Protocol):
         Raises OutOfRange (JOURNAL_CHANGED) if the cursor is of another history, and its event is not there.
         """
 
-    async def stats(self, namespace: str, selection: SagaFilter) -> Stats:
-        """Counts of the selected sagas. Tombstones are left out."""
+    async def stats(self, namespace: str, selection: SagaFilter, most_ended: int) -> Stats:
+        """Counts of the selected sagas: all that have not ended, and of those that have the newest `most_ended`, by
+        create_time. Tombstones are left out."""
 
     async def count_by_state(self) -> dict[int, int]:
         """All sagas of all namespaces that have not ended, by state: cheap, for metrics."""

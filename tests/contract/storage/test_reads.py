@@ -109,6 +109,10 @@ async def test_each_field_of_a_filter_selects(backend: Backend) -> None:
     assert await listed(backend, parking_mask=1 << ParkingReason.STEP_REFUSED) == ["b"]
     assert await listed(backend, parking_mask=1 << ParkingReason.STEP_REFUSED | 1 << ParkingReason.NO_PROGRESS) == ["b"]
     assert await listed(backend, parking_mask=1 << ParkingReason.NO_PROGRESS) == []
+    assert await listed(backend, parking_mask=1 << ParkingReason.INTERNAL, states=(SagaState.SUCCEEDED,)) == []
+    assert await listed(backend, definition_id="order", version="1.0.0") == ["a"]
+    assert await listed(backend, definition_id="order", states=(SagaState.COMPENSATING,)) == ["c"]
+    assert await listed(backend, categories=(FailureCategory.TIMEOUT,) * 2) == ["c"]
     assert await listed(backend, categories=(FailureCategory.TIMEOUT, FailureCategory.BUSINESS)) == ["c"]
 
 
@@ -150,8 +154,8 @@ async def test_stats_count_the_selected_by_state_without_tombstones(backend: Bac
     await backend.commit(*(start(saga, labels={"x": "1"}) for saga in "abc"), start("d"), start(("other", "e")))
     await backend.commit(end("a", 2), end("d", 2))
 
-    stats = await backend.store.stats("default", ALL)
-    labelled = await backend.store.stats("default", SagaFilter(labels={"x": "1"}))
+    stats = await backend.store.stats("default", ALL, 10)
+    labelled = await backend.store.stats("default", SagaFilter(labels={"x": "1"}), 10)
 
     assert stats.by_state == {SagaState.RUNNING: 2, SagaState.SUCCEEDED: 2}
     assert labelled.by_state == {SagaState.RUNNING: 2, SagaState.SUCCEEDED: 1}
@@ -162,7 +166,7 @@ async def test_stats_tell_durations_of_ended_sagas_and_the_oldest_that_has_not_e
     later = await backend.store.commit(batch(start("later")))
     times = [(await backend.store.commit(batch(end(f"{n}", 2)))).time for n in range(10)]
 
-    stats = await backend.store.stats("default", ALL)
+    stats = await backend.store.stats("default", ALL, 10)
 
     durations = [time - first.time for time in times]
     assert (stats.duration_p50, stats.duration_p90, stats.duration_p99) == (durations[4], durations[8], durations[9])
@@ -172,11 +176,25 @@ async def test_stats_tell_durations_of_ended_sagas_and_the_oldest_that_has_not_e
 async def test_a_parked_saga_has_not_ended(backend: Backend) -> None:
     committed = await backend.store.commit(batch(start("a", state=SagaState.PARKED, parking_mask=2)))
 
-    assert (await backend.store.stats("default", ALL)).oldest_running_time == committed.time
+    assert (await backend.store.stats("default", ALL, 10)).oldest_running_time == committed.time
+
+
+async def test_stats_count_the_newest_that_have_ended_and_say_how_far_back_that_is(backend: Backend) -> None:
+    created = [(await backend.store.commit(batch(start(saga), start(f"{saga}-moves")))).time for saga in "abcd"]
+    for saga in "dbac":
+        await backend.commit(end(saga, 2, state=SagaState.COMPENSATED if saga == "a" else SagaState.SUCCEEDED))
+
+    three = await backend.store.stats("default", ALL, 3)
+    five = await backend.store.stats("default", ALL, 5)
+
+    assert three.by_state == {SagaState.RUNNING: 4, SagaState.SUCCEEDED: 3}
+    assert three.ended_since == created[1]
+    assert five.by_state == {SagaState.RUNNING: 4, SagaState.SUCCEEDED: 3, SagaState.COMPENSATED: 1}
+    assert five.ended_since is None
 
 
 async def test_stats_of_nothing_have_no_durations(backend: Backend) -> None:
-    stats = await backend.store.stats("default", ALL)
+    stats = await backend.store.stats("default", ALL, 10)
 
     assert stats.by_state == {}
     assert (stats.duration_p50, stats.duration_p90, stats.duration_p99) == (None, None, None)

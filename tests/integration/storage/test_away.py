@@ -26,7 +26,7 @@ CALLS: dict[str, Callable[[Store], Awaitable[object]]] = {
     "get_row": lambda store: store.get_row(key("a")),
     "list_sagas": lambda store: store.list_sagas("default", ALL, None, 1),
     "list_events": lambda store: store.list_events(key("a"), 0, 1),
-    "stats": lambda store: store.stats("default", ALL),
+    "stats": lambda store: store.stats("default", ALL, 10),
     "count_by_state": lambda store: store.count_by_state(),
     "stranded": lambda store: store.stranded(),
     "purge": lambda store: store.purge(None, ALL, timedelta(0), 1, dry_run=False),

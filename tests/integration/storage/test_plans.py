@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Callable
 
 import pytest
 from support.rows import Connection, until
-from support.storage import OpenStore, batch, end, start, step
+from support.storage import OpenStore, batch, end, key, start, step
 
 from sagad_server.domain.states import SagaState
 from sagad_server.storage.postgres import PostgresSettings, PostgresStore, migrate
@@ -13,9 +13,7 @@ from sagad_server.storage.postgres.connect import connect
 from sagad_server.storage.postgres.definitions import SQL as DEFINITIONS
 from sagad_server.storage.postgres.resolve import SAGAS
 from sagad_server.storage.postgres.rows import relay_partition
-from sagad_server.storage.postgres.selection import Parameters, where
 from sagad_server.storage.postgres.writer import ADVANCE, COMMIT, SESSION
-from sagad_server.storage.store import SagaFilter
 
 HOT = """
 SELECT n_tup_upd AS updates, n_tup_hot_upd AS hot FROM pg_stat_user_tables
@@ -99,17 +97,9 @@ READS: dict[str, tuple[str, Callable[[], str]]] = {
     "stranded": ("saga_moving", lambda: SAGAS["stranded"]),
     "count_by_state": ("saga_moving", lambda: SAGAS["count_by_state"]),
     "forget": ("saga_purged", lambda: SAGAS["forget"]),
-    "list": ("saga_listed", lambda: listing(SagaFilter())),
-    "list parked": ("saga_parked", lambda: listing(SagaFilter(states=(SagaState.PARKED,)))),
-    "list parked for a reason": ("saga_parked", lambda: listing(SagaFilter(parking_mask=4))),
-    "purgeable": ("saga_ended", lambda: SAGAS["purgeable"].format(where="purge_time IS NULL", age="$1", limit="10")),
+    "get_row": ("saga_pkey", lambda: SAGAS["get_row"]),
     "in_use": ("saga_definition", lambda: DEFINITIONS["in_use"]),
 }
-
-
-def listing(selection: SagaFilter) -> str:
-    parameters = Parameters()
-    return SAGAS["list"].format(where=where("default", selection, parameters), limit=parameters.add(50))
 
 
 @pytest.mark.parametrize("read", READS)
@@ -147,6 +137,20 @@ async def test_a_claim_after_a_restart_reads_its_index_though_nothing_was_analys
     assert wake.count("Index Scan using saga_moving on saga") == 1, wake
     assert "Seq Scan on saga" not in wake, wake
     assert "Seq Scan on saga" not in text
+
+
+async def test_a_saga_never_ends_before_it_was_created_though_the_clock_goes_back(
+    store: PostgresStore, admin: Connection
+) -> None:
+    """Lists by end_time rest on it."""
+    await store.commit(batch(start("a")))
+    await admin.execute("UPDATE sagad.saga SET create_time = create_time + interval '1 hour'")
+    await store.commit(batch(end("a", 2)))
+
+    row = await store.get_row(key("a"))
+
+    assert row is not None
+    assert row.end_time == row.create_time
 
 
 async def test_the_journal_has_what_a_relay_needs(store: PostgresStore, admin: Connection) -> None:

@@ -1,7 +1,7 @@
 """The connections for everything but commits. Their failures are Unavailable."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -69,6 +69,12 @@ class Pool:
     async def fetch(self, sql: str, *arguments: object) -> list[asyncpg.Record]:
         async with self.connection() as connection:
             return await connection.fetch(sql, *arguments)
+
+    async def fetch_planned(self, sql: str, arguments: Sequence[object]) -> list[asyncpg.Record]:
+        """Plans the statement for just these arguments, and forgets it afterwards."""
+        async with self.connection() as connection:
+            statement = await connection.prepare(sql)
+            return await statement.fetch(*arguments)
 
     async def fetchrow(self, sql: str, *arguments: object) -> asyncpg.Record | None:
         async with self.connection() as connection:

@@ -20,7 +20,7 @@ from sagad_server.storage.postgres.pool import Pool
 from sagad_server.storage.postgres.queries import load_queries
 from sagad_server.storage.postgres.resolve import SAGAS, resolve
 from sagad_server.storage.postgres.rows import event_row, loaded_saga, relay_partition, saga_row, stored_definition
-from sagad_server.storage.postgres.selection import Parameters, following, where
+from sagad_server.storage.postgres.selection import Parameters, list_statement, stats_statement, where
 from sagad_server.storage.postgres.settings import PostgresSettings
 from sagad_server.storage.postgres.writer import Writer
 from sagad_server.storage.store import (
@@ -221,18 +221,18 @@ class PostgresStore:
         self, namespace: str, selection: SagaFilter, after: tuple[datetime, str] | None, limit: int
     ) -> list[SagaRow]:
         parameters = Parameters()
-        condition = where(namespace, selection, parameters) + following(after, parameters)
-        sql = SAGAS["list"].format(where=condition, limit=parameters.add(limit))
-        return [saga_row(record) for record in await self._pool.fetch(sql, *parameters.values)]
+        sql = list_statement(namespace, selection, after, limit, parameters)
+        return [saga_row(record) for record in await self._pool.fetch_planned(sql, parameters.values)]
 
-    async def stats(self, namespace: str, selection: SagaFilter) -> Stats:
+    async def stats(self, namespace: str, selection: SagaFilter, most_ended: int) -> Stats:
         parameters = Parameters()
-        sql = SAGAS["stats"].format(where=where(namespace, selection, parameters))
-        records = await self._pool.fetch(sql, *parameters.values)
+        sql = stats_statement(namespace, selection, most_ended, parameters)
+        records = await self._pool.fetch_planned(sql, parameters.values)
         (total,) = (record for record in records if record["state"] is None)
         by_state = {record["state"]: record["count"] for record in records if record["state"] is not None}
         p50, p90, p99 = total["durations"] or (None, None, None)
-        return Stats(by_state, p50, p90, p99, total["oldest"])
+        ended_since = total["ended_since"] if total["ended"] == most_ended else None
+        return Stats(by_state, p50, p90, p99, total["oldest"], ended_since)
 
     async def count_by_state(self) -> dict[int, int]:
         return {record["state"]: record["count"] for record in await self._pool.fetch(SAGAS["count_by_state"])}
@@ -247,7 +247,8 @@ class PostgresStore:
         bounds = {"age": parameters.add(ended_before), "limit": parameters.add(limit)}
         sql = SAGAS["purgeable"].format(where=condition, **bounds)
         async with self._pool.transaction() as connection:
-            doomed = await connection.fetch(sql, *parameters.values)
+            statement = await connection.prepare(sql)  # planned for these parameters
+            doomed = await statement.fetch(*parameters.values)
             if doomed and not dry_run:
                 columns = _columns([(record["namespace"], record["saga_id"]) for record in doomed])
                 await connection.execute(SAGAS["purge_events"], *columns)

@@ -35,7 +35,7 @@ u AS (
         owner = CASE WHEN t.release THEN NULL ELSE $2::uuid END,
         wake_at = CASE WHEN t.release THEN now() + t.wake_after_ms * interval '1 ms' END,
         update_time = now(),
-        end_time = CASE WHEN t.ended THEN coalesce(s.end_time, now()) END,
+        end_time = CASE WHEN t.ended THEN coalesce(s.end_time, greatest(now(), s.create_time)) END,
         parking_mask = coalesce(t.parking_mask, 0),
         category = coalesce(t.category, 0),
         crashes = 0,

@@ -131,11 +131,24 @@ SELECT * FROM sagad.saga
 WHERE namespace = $1 AND saga_id = $2
 
 -- name: list
--- {where} and the parameters' numbers are filled in by selection.py.
-SELECT * FROM sagad.saga
-WHERE {where}
+-- {newest} is made of branches like the next statement; selection.py fills in what is in braces.
+SELECT * FROM (
+{newest}
+) AS s
 ORDER BY create_time DESC, saga_id
 LIMIT {limit}
+
+-- name: newest
+-- Those of one state.
+(
+    SELECT s.* FROM {source}LATERAL (
+        SELECT * FROM sagad.saga WHERE {where} ORDER BY create_time DESC, saga_id LIMIT {limit}
+    ) AS s
+)
+
+-- name: versions
+-- Each branch above ranges over these: a definition version lives as long as a saga names it.
+SELECT * FROM sagad.definition WHERE namespace = {namespace}{named}
 
 -- name: stats
 -- One row for each state, and one without for all of them.
@@ -143,9 +156,20 @@ SELECT
     state,
     count(*) AS count,
     percentile_disc(ARRAY[0.5, 0.9, 0.99]) WITHIN GROUP (ORDER BY end_time - create_time) AS durations,
-    min(create_time) FILTER (WHERE end_time IS NULL) AS oldest
-FROM sagad.saga
-WHERE {where}
+    min(create_time) FILTER (WHERE end_time IS NULL) AS oldest,
+    count(end_time) AS ended,
+    min(create_time) FILTER (WHERE end_time IS NOT NULL) AS ended_since
+FROM (
+    SELECT state, create_time, end_time FROM sagad.saga WHERE {where} AND state IN (1, 2, 3)
+    UNION ALL
+    (
+        SELECT state, create_time, end_time FROM (
+{newest}
+        ) AS s
+        ORDER BY create_time DESC, saga_id
+        LIMIT {limit}
+    )
+) AS s
 GROUP BY GROUPING SETS ((state), ())
 
 -- name: list_events

@@ -1,0 +1,125 @@
+"""What PostgreSQL makes of the statements whose text depends on a filter: no list reads the whole table."""
+
+import re
+from collections.abc import AsyncIterator, Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+import pytest
+from support.rows import Connection
+
+from sagad_server.domain.states import ENDED, SagaState
+from sagad_server.storage.postgres import PostgresSettings, migrate
+from sagad_server.storage.postgres.connect import connect
+from sagad_server.storage.postgres.resolve import SAGAS
+from sagad_server.storage.postgres.selection import Parameters, list_statement, stats_statement, where
+from sagad_server.storage.store import SagaFilter
+
+LIMIT = 50
+MINUTE = timedelta(minutes=1)
+
+# A saga a second until now. Those of version 1 are the older half. Of 100 sagas 1 moves, 1 is parked, 3 have failed.
+FILL = """
+INSERT INTO sagad.definition (namespace, definition_id, version, active, step_count, body)
+SELECT 'default', d, v, true, 1, '' FROM unnest('{order,refund}'::text[]) AS d, unnest('{1,2}'::text[]) AS v;
+INSERT INTO sagad.saga (
+    uid, revision, epoch, create_time, update_time, end_time, parking_mask, state, category,
+    namespace, saga_id, definition_id, version, labels, request_hash, body
+)
+SELECT
+    gen_random_uuid(), 1, 1, t, t, CASE WHEN state > 3 THEN t END, CASE WHEN state = 3 THEN 4 ELSE 0 END, state,
+    CASE WHEN state = 5 THEN 2 ELSE 0 END, 'default', n::text, CASE WHEN n % 50 = 7 THEN 'refund' ELSE 'order' END,
+    CASE WHEN n <= 20000 THEN '1' ELSE '2' END,
+    jsonb_build_object('region', (n / 100 % 4)::text, 'order', n::text), '', ''
+FROM generate_series(1, 40000) AS n,
+LATERAL (SELECT CASE n % 100 WHEN 0 THEN 1 WHEN 1 THEN 3 ELSE CASE WHEN n % 100 < 5 THEN 5 ELSE 4 END END) AS s (state),
+LATERAL (SELECT now() - (40000 - n) * interval '1 s') AS l (t)
+"""
+
+SERVED_BY: dict[str, tuple[str, dict[str, Any]]] = {
+    "nothing": ("saga_listed", {}),
+    "a state": ("saga_listed", {"states": (SagaState.RUNNING,)}),
+    "states": ("saga_listed", {"states": tuple(ENDED)}),
+    "a definition": ("saga_definition", {"definition_id": "refund"}),
+    "a version": ("saga_definition", {"version": "1"}),
+    "an old version": ("saga_definition", {"definition_id": "order", "version": "1"}),
+    "a definition, by state": ("saga_definition", {"definition_id": "order", "states": (SagaState.COMPENSATED,)}),
+    "a rare label": ("saga_labels", {"labels": {"order": "777"}}),
+    "a common label": ("saga_listed", {"labels": {"region": "1"}}),
+    "created until": ("saga_listed", {"create_time_max": -300 * MINUTE}),
+    "created within": ("saga_listed", {"create_time_min": -300 * MINUTE, "create_time_max": -200 * MINUTE}),
+    "ended until": ("saga_listed", {"end_time_max": -300 * MINUTE}),
+    "ended since": ("saga_listed", {"end_time_min": -300 * MINUTE}),
+    "ended within a minute": ("saga_ended", {"end_time_min": -300 * MINUTE, "end_time_max": -299 * MINUTE}),
+    "a parking reason": ("saga_parked", {"parking_mask": 4}),
+    "a parking reason, by state": ("saga_(listed|parked)", {"parking_mask": 4, "states": (SagaState.PARKED,)}),
+    "a category": ("saga_failed", {"categories": (2,)}),
+    "a category of a definition": ("saga_failed", {"categories": (2,), "definition_id": "order"}),
+}
+
+
+@pytest.fixture
+async def filled(postgres_dsn: str) -> AsyncIterator[Connection]:
+    await migrate(postgres_dsn)
+    connection = await connect(PostgresSettings(dsn=postgres_dsn))
+    await connection.execute(FILL)
+    await connection.execute("VACUUM ANALYZE sagad.saga")
+    yield connection
+    await connection.close()
+
+
+async def plan(connection: Connection, sql: str, arguments: Sequence[object]) -> tuple[str, int]:
+    """The plan, and how many rows of saga were read."""
+    lines = [record[0] for record in await connection.fetch(f"EXPLAIN (ANALYZE, COSTS OFF) {sql}", *arguments)]
+    read, here = 0, False
+    for line in lines:
+        if "->" in line or line is lines[0]:
+            here = bool(re.search(r" on saga(_\d+| saga_\d+)?\b| on saga s", line)) and "Bitmap Index" not in line
+            rows = re.search(r"rows=([\d.]+) loops=(\d+)", line)
+            read += round(float(rows[1]) * int(rows[2])) if here and rows else 0
+        elif here and (removed := re.search(r"Rows Removed by Filter: (\d+)", line)):
+            read += int(removed[1])
+    return "\n".join(lines), read
+
+
+def selection(fields: dict[str, Any], now: datetime) -> SagaFilter:
+    """Spans of time are counted from now."""
+    return SagaFilter(
+        **{name: now + value if isinstance(value, timedelta) else value for name, value in fields.items()}
+    )
+
+
+@pytest.mark.parametrize("deep", [False, True], ids=["first page", "deep page"])
+async def test_each_list_is_read_from_its_index_and_no_further_than_its_page(filled: Connection, deep: bool) -> None:
+    now = await filled.fetchval("SELECT max(create_time) FROM sagad.saga")
+    for name, (index, fields) in SERVED_BY.items():
+        parameters = Parameters()
+        after = (now - 250 * MINUTE, "25000") if deep else None
+        sql = list_statement("default", selection(fields, now), after, LIMIT, parameters)
+
+        text, read = await plan(filled, sql, parameters.values)
+
+        assert "Seq Scan on saga" not in text, f"{name}: {text}"
+        assert deep or re.search(rf"(using|on) {index}\b", text), f"{name}: {text}"
+        assert read <= 40 * LIMIT, f"{name}, {read} rows were read: {text}"
+
+
+async def test_stats_read_no_more_of_what_has_ended_than_they_count(filled: Connection) -> None:
+    parameters = Parameters()
+    sql = stats_statement("default", SagaFilter(), LIMIT, parameters)
+
+    text, read = await plan(filled, sql, parameters.values)
+
+    assert "Seq Scan on saga" not in text, text
+    assert read <= 800 + 3 * LIMIT, text  # 800 have not ended
+
+
+async def test_a_purge_reads_the_oldest_ends_alone(filled: Connection) -> None:
+    parameters = Parameters()
+    condition = where(None, SagaFilter(), parameters)
+    bounds = {"age": parameters.add(MINUTE), "limit": parameters.add(LIMIT)}
+
+    text, read = await plan(filled, SAGAS["purgeable"].format(where=condition, **bounds), parameters.values)
+
+    assert re.search(r"using saga_ended on saga", text), text
+    assert read <= 2 * LIMIT, text
