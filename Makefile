@@ -8,7 +8,7 @@ PACKAGES := sagad sagad_server sagad_participant sagad_examples sagad_client ben
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo run test test-chaos simulate mutants check bench generate baseline fmt constraints clean
+.PHONY: help demo run test test-redis test-chaos simulate mutants check bench generate baseline fmt constraints clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /\1\t/' | expand -t 14
@@ -21,6 +21,9 @@ run: .venv/.stamp ## serves on 127.0.0.1:7400 with the example participants, unt
 
 test: .venv-test/.stamp ## unit, contract and integration tests; ARGS="-k name" chooses
 	.venv-test/bin/python -m pytest $(ARGS)
+
+test-redis: .venv-test/.stamp ## the part of the tests that needs Redis; SAGAD_TEST_REDIS=redis://... takes one of yours
+	.venv-test/bin/python -m pytest tests/integration/participant -k redis $(ARGS)
 
 test-chaos: .venv-test/.stamp ## kills real processes under load; SAGAD_CHAOS_KILLS says how often
 	.venv-test/bin/python -m pytest tests/chaos $(ARGS)

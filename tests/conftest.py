@@ -1,4 +1,4 @@
-"""Fixtures for all tests. A PostgreSQL is started once, when the first test asks for a database."""
+"""Fixtures for all tests. PostgreSQL and Redis are started once, when the first test asks for them."""
 
 import os
 
@@ -10,6 +10,7 @@ from collections.abc import Iterator
 import grpc.aio
 import pytest
 from support.postgres import database, embedded_postgres, postgres_server
+from support.redis import OwnRedis, own_redis_server, redis_server
 
 from sagad_server.embedded import EmbeddedPostgres
 
@@ -38,4 +39,18 @@ def postgres_dsn(postgres_server_dsn: str) -> Iterator[str]:
 def own_postgres() -> Iterator[EmbeddedPostgres]:
     """A server for this test alone, to be stopped, killed and started."""
     with embedded_postgres() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def redis_url() -> Iterator[str]:
+    """The URL of the Redis that all tests share: use keys of your own, never empty it."""
+    with redis_server() as url:
+        yield url
+
+
+@pytest.fixture
+def own_redis() -> Iterator[OwnRedis]:
+    """A Redis for this test alone, to be killed, emptied and started."""
+    with own_redis_server() as server:
         yield server

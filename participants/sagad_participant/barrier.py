@@ -26,7 +26,7 @@ from sagad_participant.rows import Claim, Entry, Kind, Work
 
 
 class Barrier(Protocol):
-    """What a participant needs of its barrier. PostgresBarrier and MemoryBarrier have it."""
+    """What a participant needs of its barrier. PostgresBarrier, MemoryBarrier and RedisBarrier have it."""
 
     def claim(self, claim: Claim) -> AbstractAsyncContextManager[Entry]:
         """Opens a transaction and claims the call's row; commits at the end of the block, rolls back on an exception.

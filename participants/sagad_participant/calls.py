@@ -31,7 +31,7 @@ class Context:
     """What comes to a call from outside its request."""
 
     connection: Any
-    """Of the barrier's transaction: an asyncpg connection, or a MemoryConnection."""
+    """Of the barrier's transaction: an asyncpg connection, a MemoryConnection, or a RedisConnection."""
     metadata: Mapping[str, str]
     """The saga's metadata, sent as gRPC metadata."""
     deadline: float | None
@@ -129,7 +129,8 @@ class Compensation(_Call):
         self._output = request.output if success is None else success.output
         self.compensation = request.compensation
         self.was_pending = success is None
-        """The action had answered Pending and was not completed; it never will be."""
+        """The action had answered Pending and was not completed; it never will be. With RedisBarrier also: its end is
+        not known."""
 
     @cached_property
     def output(self) -> Any:

@@ -10,9 +10,11 @@ class CallError(Exception):
 
     code: ClassVar[grpc.StatusCode] = grpc.StatusCode.UNKNOWN
 
-    def __init__(self, message: str) -> None:
+    def __init__(self, message: str, *, retry_after_s: float | None = None) -> None:
+        """`retry_after_s`: the pause to ask the caller for; None leaves it to the caller."""
         super().__init__(message)
         self.message = message
+        self.retry_after_s = retry_after_s
 
 
 class UnknownHandler(CallError):  # noqa: N818 - these names state what happened

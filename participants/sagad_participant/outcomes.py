@@ -90,6 +90,6 @@ ALREADY_COMPENSATED = failure_of(
 """The answer to an action that comes after its compensation."""
 
 STEP_CLOSED = failure_of(
-    Refused("STEP_CLOSED", "the step was pending and has been compensated since"), never_executed=False
+    Refused("STEP_CLOSED", "the step was not done yet, and has been compensated since"), never_executed=False
 )
-"""The answer to an action whose pending work was compensated: something did happen, and was undone."""
+"""The answer to an action that was compensated while its end was open: something may have happened, and was undone."""

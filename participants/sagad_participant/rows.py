@@ -1,4 +1,4 @@
-"""The rows of a barrier, and how they are read. What PostgresBarrier and MemoryBarrier have in common."""
+"""The rows of a barrier, and how they are read. What all barriers have in common."""
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -22,7 +22,8 @@ class Status(IntEnum):
     """Where a row stands."""
 
     RUNNING = 0
-    """Only inside the transaction that claimed it: it is never committed."""
+    """Only inside the transaction that claimed it: it is never committed. With RedisBarrier also: begun, without an
+    answer so far."""
     SUCCEEDED = 1
     REFUSED = 2
     PENDING = 3

@@ -4,6 +4,8 @@ from collections.abc import AsyncIterator, Mapping
 from typing import Any, NoReturn, TypeAlias
 
 import grpc
+from google.protobuf.duration_pb2 import Duration
+from google.rpc import error_details_pb2, status_pb2
 
 from sagad.v1 import participant_service_pb2 as pb
 from sagad.v1 import participant_service_pb2_grpc as pb_grpc
@@ -75,8 +77,19 @@ class ParticipantServicer(pb_grpc.ParticipantServiceServicer):
 
 
 async def _abort(context: Context, error: CallError) -> NoReturn:
-    await context.abort(error.code, error.message)
+    await context.abort(error.code, error.message, _retry_info(error))
     raise AssertionError("abort raises")
+
+
+def _retry_info(error: CallError) -> tuple[tuple[str, bytes], ...]:
+    """google.rpc.RetryInfo as trailing metadata, where the error asks for a pause."""
+    if error.retry_after_s is None:
+        return ()
+    delay = Duration()
+    delay.FromNanoseconds(round(error.retry_after_s * 1e9))
+    status = status_pb2.Status(code=error.code.value[0], message=error.message)
+    status.details.add().Pack(error_details_pb2.RetryInfo(retry_delay=delay))
+    return (("grpc-status-details-bin", status.SerializeToString()),)
 
 
 def _metadata(context: Context) -> Mapping[str, str]:

@@ -1,4 +1,4 @@
-"""The two barriers with effects that can be counted, and requests to send through them."""
+"""The barriers with effects that can be counted, and requests to send through them."""
 
 import asyncio
 import uuid
@@ -6,12 +6,14 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import asyncpg
+from redis.asyncio import Redis
 
 from sagad.v1 import common_pb2
 from sagad.v1 import participant_service_pb2 as pb
 from sagad_participant import Barrier, MemoryBarrier, MemoryConnection
 from sagad_participant.payloads import payload_of
 from sagad_participant.postgres import PostgresBarrier
+from sagad_participant.redis import RedisBarrier, RedisConnection
 
 WAIT_S = 1.0
 
@@ -67,6 +69,43 @@ class PostgresWorld:
         async with asyncio.timeout(10):
             while not await self.pool.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"):  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
+
+
+@dataclass
+class RedisWorld:
+    client: Redis
+    name: str
+    barrier: RedisBarrier
+
+    @classmethod
+    def create(cls, client: Redis, **settings: Any) -> "RedisWorld":
+        name = f"test-{uuid.uuid4()}"
+        return cls(client, name, RedisBarrier(client, name, **{"wait_s": WAIT_S, **settings}))
+
+    @property
+    def _effects(self) -> str:
+        return f"{{sagad:{self.name}}}:effects"
+
+    async def effect(self, connection: RedisConnection, text: str) -> None:
+        connection.queue("RPUSH", self._effects, text)
+
+    async def effects(self) -> list[str]:
+        return [text.decode() for text in await self.client.lrange(self._effects, 0, -1)]
+
+    async def until_a_call_waits(self) -> None:
+        """Nothing else runs scripts meanwhile: after two more, one has been told to wait."""
+        before = await self._scripts_run()
+        async with asyncio.timeout(10):
+            while await self._scripts_run() < before + 2:  # noqa: ASYNC110 - Redis tells nobody
+                await asyncio.sleep(0.005)
+
+    async def _scripts_run(self) -> int:
+        statistics = await self.client.info("commandstats")
+        return int(statistics["cmdstat_evalsha"]["calls"])
+
+    async def delete(self) -> None:
+        async for key in self.client.scan_iter(f"{{sagad:{self.name}}}:*"):
+            await self.client.delete(key)
 
 
 def step(action: str = "act", *, key: str | None = None, token: int = 1, **fields: Any) -> pb.StepRequest:

@@ -1,11 +1,12 @@
-"""Each test that asks for a world runs with both barriers."""
+"""Each test that asks for a world runs with every barrier."""
 
 from collections.abc import AsyncIterator
 
 import asyncpg
 import pytest
 import pytest_asyncio
-from support.barrier_worlds import MemoryWorld, PostgresWorld, World
+from redis.asyncio import Redis
+from support.barrier_worlds import MemoryWorld, PostgresWorld, RedisWorld, World
 
 from sagad_participant import Participant
 from sagad_participant.postgres import keep_session
@@ -17,11 +18,19 @@ async def postgres_world(postgres_dsn: str) -> AsyncIterator[PostgresWorld]:
         yield await PostgresWorld.create(pool)
 
 
-@pytest.fixture(params=["memory", "postgres"])
+@pytest_asyncio.fixture
+async def redis_world(redis_url: str) -> AsyncIterator[RedisWorld]:
+    async with Redis.from_url(redis_url) as client:
+        world = RedisWorld.create(client)
+        yield world
+        await world.delete()
+
+
+@pytest.fixture(params=["memory", "postgres", "redis"])
 def world(request: pytest.FixtureRequest) -> World:
     if request.param == "memory":
         return MemoryWorld()
-    world: World = request.getfixturevalue("postgres_world")
+    world: World = request.getfixturevalue(f"{request.param}_world")
     return world
 
 

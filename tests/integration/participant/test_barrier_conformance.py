@@ -528,6 +528,7 @@ async def test_a_malformed_key_is_an_invalid_call(handlers: Handlers, key: str) 
         await handlers.step(request)
 
 
+@pytest.mark.parametrize("world", ["memory", "postgres"], indirect=True)  # in Redis, keys expire
 async def test_prune_forgets_old_keys_and_keeps_pending_work(handlers: Handlers) -> None:
     barrier = handlers.tested.barrier
     old = step()
