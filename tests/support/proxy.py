@@ -31,7 +31,10 @@ class Proxy:
     """
 
     def __init__(self, target_port: int) -> None:
-        self._target_port = target_port
+        self.target_port = target_port
+        """Where new connections go: a server may come back on another port."""
+        self.delay_s = 0.0
+        """How long each piece of data is held up, in both directions."""
         self._links: set[_Link] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._marker = b""
@@ -73,7 +76,7 @@ class Proxy:
             client.transport.abort()
             return
         try:
-            server_reader, server = await asyncio.open_connection("127.0.0.1", self._target_port)
+            server_reader, server = await asyncio.open_connection("127.0.0.1", self.target_port)
         except OSError:
             client.transport.abort()
             return
@@ -90,12 +93,14 @@ class Proxy:
             if self._marker and self._marker in data:
                 self._marker = b""
                 link.loses_answers, link.cut_by_answer = True, self._cuts
+            await asyncio.sleep(self.delay_s)
             link.server.write(data)
         link.cut()
 
     async def _answers(self, reader: asyncio.StreamReader, link: _Link) -> None:
         while data := await _read(reader):
             if not link.loses_answers:
+                await asyncio.sleep(self.delay_s)
                 link.client.write(data)
                 continue
             self.acted.set()
@@ -107,6 +112,10 @@ class Proxy:
         task = asyncio.get_running_loop().create_task(self._serve(reader, writer))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+    @property
+    def address(self) -> str:
+        return f"127.0.0.1:{self.port}"
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator["Proxy"]:
