@@ -86,6 +86,8 @@ class Session:
                 outcome = await run_compensation(self._participant, call.compensate, call.metadata, left_s)
         except CallError as error:
             failed = pb.SessionError(code=error.code.value[0], message=error.message)
+            if error.retry_after_s is not None:
+                failed.retry_after.FromNanoseconds(round(error.retry_after_s * 1e9))
             return pb.SessionAnswer(call_id=call.call_id, error=failed)
         return pb.SessionAnswer(call_id=call.call_id, outcome=outcome)
 

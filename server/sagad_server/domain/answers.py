@@ -77,13 +77,16 @@ def _close(draft: Draft, index: int) -> None:
 
 
 def _not_sent(draft: Draft, index: int, direction: Direction, outcome: NotSent, elapsed_ms: int, random: float) -> None:
-    """Tried again soon; uses no retry, since nobody was asked. What must succeed parks once retry_for is over."""
+    """Tried again soon. What must succeed parks once retry_for is over."""
     definition = draft.saga.definition.steps[index]
     failure = Failure(FailureCategory.INFRASTRUCTURE, "NOT_SENT", outcome.message, definition.step_id)
     draft.fail(index, failure)
     bounded = direction is Direction.COMPENSATION or definition.kind is StepKind.RETRIABLE
     if bounded and elapsed_ms >= definition.retry_for_ms:
         _park(draft, index, direction, failure, exhausted=True)
+        return
+    if outcome.uses_retry and not bounded:
+        _again_or_turn_round(draft, index, failure, outcome.retry_after_ms, random, retry=True)
         return
     draft.wait(index, Trigger.BACK_OFF, backoff_ms(definition, 2, random, outcome.retry_after_ms))
     draft.rearm_deadline = _deadline_counts_again(draft, index)
@@ -104,17 +107,22 @@ def wants_retry(definition: StepDefinition, outcome: Failed) -> bool:
 
 def _retry_or_turn_round(draft: Draft, index: int, outcome: Failed, random: float) -> None:
     """Compensatable steps and the pivot: bounded by max_retries."""
+    retry = wants_retry(draft.saga.definition.steps[index], outcome)
+    _again_or_turn_round(draft, index, outcome.failure, outcome.retry_after_ms, random, retry=retry)
+
+
+def _again_or_turn_round(
+    draft: Draft, index: int, failure: Failure, retry_after_ms: int, random: float, *, retry: bool
+) -> None:
     definition = draft.saga.definition.steps[index]
     step = draft.saga.steps[index]
-    retry = wants_retry(definition, outcome)
     if retry and step.retries < definition.max_retries:
-        delay_ms = backoff_ms(definition, step.retries, random, outcome.retry_after_ms)
+        delay_ms = backoff_ms(definition, step.retries, random, retry_after_ms)
         step.retries += 1
         draft.wait(index, Trigger.BACK_OFF, delay_ms)
         draft.rearm_deadline = _deadline_counts_again(draft, index)
         return
-    failure = _exhausted(step, outcome.failure) if retry and definition.max_retries else outcome.failure
-    settle_failed_action(draft, index, failure)
+    settle_failed_action(draft, index, _exhausted(step, failure) if retry and definition.max_retries else failure)
 
 
 def settle_failed_action(draft: Draft, index: int, failure: Failure) -> None:

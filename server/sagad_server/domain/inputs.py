@@ -41,11 +41,13 @@ class Pending:
 
 @dataclass(slots=True, frozen=True)
 class NotSent:
-    """The call never left: no attempt, no ambiguity, no retry used. It is tried again after `retry_after_ms` at the
-    earliest."""
+    """The call never left: no attempt, no ambiguity. It is tried again after `retry_after_ms` at the earliest."""
 
     message: str
     retry_after_ms: int = 0
+    uses_retry: bool = False
+    """The participant is known not to answer: for what max_retries bounds, this is one of them, or a participant that
+    is down for long would hold a saga for ever."""
 
 
 @dataclass(slots=True, frozen=True)

@@ -162,4 +162,4 @@ class Dispatcher:
         self._queue = kept
         text = f"participant {self._name!r} does not answer: it is called when it is back"
         for call in gone:
-            call.on_outcome(call, NotSent(text, _HELD_RETRY_MS))
+            call.on_outcome(call, NotSent(text, _HELD_RETRY_MS, uses_retry=True))

@@ -9,6 +9,7 @@ from support.barrier_worlds import World
 from support.transport_caller import Caller
 
 from sagad_participant import Action, Participant, RunningServer, start
+from sagad_participant.errors import Unavailable
 from sagad_server.domain.inputs import Failed, NotSent, Outcome, Success
 from sagad_server.domain.states import Direction
 
@@ -62,6 +63,16 @@ async def test_failures_have_the_status_that_an_rpc_would_have(tested: Participa
 
     assert code(await caller.send(key="k")) == "UNKNOWN"
     assert code(await caller.send(key="")) == "INVALID_ARGUMENT"
+
+
+async def test_the_pause_that_a_participant_asks_for_reaches_sagad(tested: Participant, caller: Caller) -> None:
+    @tested.action("act")
+    async def act(call: Action) -> None:
+        raise Unavailable("come back", retry_after_s=7.5)
+
+    outcome = await caller.send(key="k")
+    assert isinstance(outcome, Failed)
+    assert outcome.retry_after_ms == 7_500
 
 
 async def test_a_repeated_call_has_its_effect_once(world: World, tested: Participant, caller: Caller) -> None:

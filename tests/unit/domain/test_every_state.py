@@ -49,6 +49,7 @@ OUTCOMES = [
     Success(None),
     Pending(),
     NotSent("full"),
+    NotSent("it does not answer", uses_retry=True),
     TIMED_OUT,
     code("DATA_LOSS"),
     code("NOT_FOUND"),

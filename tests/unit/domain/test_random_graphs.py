@@ -16,6 +16,7 @@ OUTCOMES: list[Outcome] = [
     Success(None),
     Pending(),
     NotSent("full"),
+    NotSent("it does not answer", uses_retry=True),
     TIMED_OUT,
     code("UNAVAILABLE"),
     code("NOT_FOUND"),

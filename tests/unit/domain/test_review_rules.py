@@ -6,7 +6,7 @@ from support.play import Play, code, refused
 
 from sagad_server.domain.decide import decide
 from sagad_server.domain.inputs import Answered, NotSent, Pending, Retry
-from sagad_server.domain.states import Direction, ParkingReason, SagaState, StepState
+from sagad_server.domain.states import Direction, FailureCategory, ParkingReason, SagaState, StepState
 
 DAY_MS = 24 * 3_600_000
 
@@ -35,6 +35,21 @@ def test_a_call_that_cannot_leave_is_not_tried_again_at_once() -> None:
     play = Play(definition(step("one")))
     play.answer("one", NotSent("not in the configuration", retry_after_ms=20_000))
     assert play.step("one").delay_ms == 20_000
+
+
+def test_a_participant_known_not_to_answer_exhausts_the_retries_of_a_step_without_making_it_ambiguous() -> None:
+    play = Play(definition(step("one"), step("two", max_retries=2)))
+    play.succeed("one")
+    for _ in range(2):
+        play.answer("two", NotSent("it does not answer", uses_retry=True))
+        assert play.step("two").state is StepState.BACKING_OFF
+        play.wait_over("two")
+    play.answer("two", NotSent("it does not answer", uses_retry=True))
+    assert play.step("two").state is StepState.REFUSED
+    assert not play.step("two").may_have_happened
+    assert play.saga.state is SagaState.COMPENSATING
+    assert play.saga.failure is not None
+    assert play.saga.failure.category is FailureCategory.RETRIES_EXHAUSTED
 
 
 def test_a_retriable_step_whose_calls_never_leave_parks_after_retry_for() -> None:

@@ -299,6 +299,7 @@ def test_who_waits_for_the_breaker_as_long_as_an_attempt_may_take_was_never_sent
     world.clock.turn(STEP_TIMEOUT_S)
     outcome = world.outcome(1)
     assert isinstance(outcome, NotSent)
+    assert outcome.uses_retry
     assert outcome.retry_after_ms >= 1000
 
 
