@@ -145,11 +145,9 @@ class Saga:
         return step.state in (StepState.BACKING_OFF, StepState.PARKED) and step.may_have_happened
 
     def deadline_counts(self) -> bool:
-        """Whether the saga's timeout turns it round: from the dispatch of the pivot on it does not, until the pivot is
+        """Whether a deadline turns the saga round: from the dispatch of the pivot on it does not, until the pivot is
         definitely refused."""
-        if self.timeout_ms is None or self.state is not SagaState.RUNNING:
-            return False
-        return not (self.pivot_in_flight() or self.past_pivot())
+        return self.state is SagaState.RUNNING and not (self.pivot_in_flight() or self.past_pivot())
 
     def past_pivot(self) -> bool:
         """The point of no return is the pivot's success, or skip."""
