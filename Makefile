@@ -8,7 +8,7 @@ PACKAGES := sagad sagad_server sagad_participant sagad_examples sagad_client ben
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo run test test-redis test-chaos simulate mutants check bench generate baseline fmt constraints clean
+.PHONY: help demo run test test-redis test-chaos faults simulate mutants check bench generate baseline fmt constraints clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /\1\t/' | expand -t 14
@@ -28,6 +28,10 @@ test-redis: .venv-test/.stamp ## the part of the tests that needs Redis; SAGAD_T
 test-chaos: .venv-test/.stamp ## kills real processes under load; SAGAD_CHAOS_KILLS says how often
 	.venv-test/bin/python -m pytest tests/chaos $(ARGS)
 
+faults: .venv-test/.stamp ## every kind of fault, several times, and the table of docs/explanation/faults.md anew
+	SAGAD_FAULTS_PAGE=docs/explanation/faults.md SAGAD_CHAOS_KILLS=$(or $(SAGAD_CHAOS_KILLS),56) \
+	  .venv-test/bin/python -m pytest tests/chaos/test_all_faults.py $(ARGS)
+
 simulate: .venv-test/.stamp ## several nodes in a seeded world: SEED=n replays one with its trace, MINUTES=n hunts
 	PYTHONPATH=tests .venv-test/bin/python -m support.simulation $(if $(SEED),--seed $(SEED),--minutes $(or $(MINUTES),1)) $(ARGS)
 
@@ -40,7 +44,7 @@ check: .venv-dev/.stamp ## lint, format, types, import rules, contract, generate
 	$(DEV)/mypy $(addprefix -p ,$(PACKAGES))
 	$(DEV)/lint-imports
 	$(DEV)/buf lint
-	$(DEV)/buf breaking --against proto/baseline.binpb
+	$(DEV)/buf breaking proto --against proto/baseline.binpb
 	$(DEV)/python tools/generate.py --check
 	$(DEV)/python tools/contract_reference.py --check
 
@@ -55,7 +59,7 @@ generate: .venv-dev/.stamp ## Python from the .proto files, and the made parts o
 	$(DEV)/python tools/state_diagrams.py
 
 baseline: .venv-dev/.stamp ## the contract that later ones must not break; only at a release
-	$(DEV)/buf build --output proto/baseline.binpb
+	$(DEV)/buf build proto --output proto/baseline.binpb
 
 fmt: .venv-dev/.stamp ## formats, and mends what ruff can mend
 	$(DEV)/ruff check --fix .

@@ -62,7 +62,7 @@ def main() -> int:
 def image() -> FileDescriptorSet:
     """All .proto files, with their comments."""
     buf = Path(sys.executable).parent / "buf"
-    built = subprocess.run([buf, "build", "--output", "-"], check=True, capture_output=True, cwd=ROOT)
+    built = subprocess.run([buf, "build", "proto", "--output", "-"], check=True, capture_output=True, cwd=ROOT)
     return FileDescriptorSet.FromString(built.stdout)
 
 
@@ -90,7 +90,12 @@ def render(files: FileDescriptorSet) -> str:
     enums = [part for part in rest if isinstance(part.descriptor, EnumDescriptorProto)]
     blocks.append("## Enums\n")
     blocks += [f"### {part.descriptor.name}\n\n{part.comment()}\n\n{_values(part)}" for part in enums]
-    return "\n".join(blocks)
+    page = "\n".join(blocks)
+    for service in services:
+        for method in service.descriptor.method:  # what is asked for has its fields there, also within another request
+            heading = f"{service.descriptor.name}{method.name}".lower()
+            page = page.replace(f"(#{_short(method.input_type).lower()})", f"(#{heading})")
+    return page
 
 
 def _parts(file: FileDescriptorProto) -> dict[str, Part]:
@@ -115,8 +120,8 @@ def _service(service: Part, parts: dict[str, Part]) -> Iterator[str]:
         request, response = _short(method.input_type), _short(method.output_type)
         answer = "A stream of" if method.server_streaming else "Response"
         yield f"### {descriptor.name}.{method.name}\n\n{service.comment(METHODS, index)}\n"
-        asks = "A stream of" if method.client_streaming else "Request"
-        yield f"{asks} `{request}`:\n\n{_fields(parts[request])}"
+        asked = "A stream of" if method.client_streaming else "Request"
+        yield f"{asked} `{request}`:\n\n{_fields(parts[request])}"
         yield f"{answer} `{response}`:\n\n{_fields(parts[response])}"
 
 

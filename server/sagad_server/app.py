@@ -108,9 +108,10 @@ class App:
         limits = config.validation_limits()
         names = self.transport.configs
         info = _server_info(config, node)
+        self._sagas = SagaService(self.engine, commands, loader, limits, self._peers)
         add_services(
             self._server,
-            SagaService(self.engine, commands, loader, limits, self._peers),
+            self._sagas,
             DefinitionService(self.store, definitions, self.transport, names, limits),
             AdminService(
                 self.engine, self.transport, names, self.metrics, info, limits, self._peers, self._stopping.set
@@ -204,6 +205,7 @@ class App:
         self._stopped = True
         log.info("draining", calls_in_flight=self.engine.calls.in_flight)
         self.engine.draining = True
+        self._sagas.stop_starting()
         self._tell_health(False)
         if self._failure is None:
             try:

@@ -40,7 +40,10 @@ async def test_nothing_is_lost_whatever_happens(folder: Path, postgres_server_ds
     seed = int(os.environ.get("SAGAD_CHAOS_SEED") or random.randrange(10**9))
     print(f"SAGAD_CHAOS_SEED={seed}, {COUNT} faults", file=sys.stderr)
     chance = random.Random(seed)
-    mounts = not can_mount(folder)
+    hindered = can_mount(folder)
+    mounts = not hindered
+    if hindered:
+        print(f"the full disk is left out: {hindered}", file=sys.stderr)
     kinds = [name for name in FAULTS if mounts or name != "disk full"]
     with database(postgres_server_dsn) as examples_dsn:
         async with running_world(

@@ -1,4 +1,4 @@
-"""PostgreSQL fails over to its standby: what that costs, with synchronous replication and without."""
+"""PostgreSQL fails over to its synchronous standby: what that costs."""
 
 import asyncio
 import os
@@ -20,8 +20,6 @@ from sagad_client import Backoff, Client, SagadError
 
 FAIL_OVERS = max(1, int(os.environ.get("SAGAD_CHAOS_KILLS", "30")) // 10)
 CLIENTS = 6
-LOSSES = 20
-"""Sagas acknowledged while the asynchronous standby is cut off."""
 RETRYABLE = {
     grpc.StatusCode.UNAVAILABLE,
     grpc.StatusCode.ABORTED,

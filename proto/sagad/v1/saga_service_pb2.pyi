@@ -10,6 +10,7 @@ from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from google.rpc import status_pb2 as _status_pb2
 from sagad.v1 import common_pb2 as _common_pb2
 from sagad.v1 import saga_pb2 as _saga_pb2
 import builtins as _builtins
@@ -205,6 +206,96 @@ class StartSagaResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___StartSagaResponse: _TypeAlias = StartSagaResponse  # noqa: Y015
+
+@_typing.final
+class StartSagasRequest(_message.Message):
+    """StartSagasRequest brings sagas to start; it is as large as `grpc.max_message_bytes` allows, 4 MiB by default. Some 64 in a
+    message cost the server far less than a message for each.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SAGAS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def sagas(self) -> _containers.RepeatedCompositeFieldContainer[Global___StartSagaRequest]:
+        """sagas to start, in order; each needs a saga_id."""
+
+    def __init__(
+        self,
+        *,
+        sagas: _abc.Iterable[Global___StartSagaRequest] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["sagas", b"sagas"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StartSagasRequest: _TypeAlias = StartSagasRequest  # noqa: Y015
+
+@_typing.final
+class StartSagasResponse(_message.Message):
+    """StartSagasResponse brings the answers that there are to tell, 1-256."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESULTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___StartSagasResult]:
+        """results, each to another one of the requested sagas."""
+
+    def __init__(
+        self,
+        *,
+        results: _abc.Iterable[Global___StartSagasResult] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["results", b"results"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StartSagasResponse: _TypeAlias = StartSagasResponse  # noqa: Y015
+
+@_typing.final
+class StartSagasResult(_message.Message):
+    """StartSagasResult is the answer to one requested saga."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAMESPACE_FIELD_NUMBER: _builtins.int
+    SAGA_ID_FIELD_NUMBER: _builtins.int
+    SAGA_FIELD_NUMBER: _builtins.int
+    ERROR_FIELD_NUMBER: _builtins.int
+    namespace: _builtins.str
+    """namespace of the saga, never empty."""
+    saga_id: _builtins.str
+    """saga_id as requested. Empty where it was missing: the error then names the saga's place in its message."""
+    @_builtins.property
+    def saga(self) -> _saga_pb2.Saga:
+        """saga as it is now, without payloads."""
+
+    @_builtins.property
+    def error(self) -> _status_pb2.Status:
+        """error that StartSaga would have ended with, details and all."""
+
+    def __init__(
+        self,
+        *,
+        namespace: _builtins.str = ...,
+        saga_id: _builtins.str = ...,
+        saga: _saga_pb2.Saga | None = ...,
+        error: _status_pb2.Status | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "result", b"result", "saga", b"saga"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "namespace", b"namespace", "result", b"result", "saga", b"saga", "saga_id", b"saga_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_result: _TypeAlias = _typing.Literal["saga", "error"]  # noqa: Y015
+    _WhichOneofArgType_result: _TypeAlias = _typing.Literal["result", b"result"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_result) -> _WhichOneofReturnType_result | None: ...
+
+Global___StartSagasResult: _TypeAlias = StartSagasResult  # noqa: Y015
 
 @_typing.final
 class GetSagaRequest(_message.Message):

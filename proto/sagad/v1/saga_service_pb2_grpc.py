@@ -41,6 +41,11 @@ class SagaServiceStub(object):
                 request_serializer=sagad_dot_v1_dot_saga__service__pb2.StartSagaRequest.SerializeToString,
                 response_deserializer=sagad_dot_v1_dot_saga__service__pb2.StartSagaResponse.FromString,
                 _registered_method=True)
+        self.StartSagas = channel.stream_stream(
+                '/sagad.v1.SagaService/StartSagas',
+                request_serializer=sagad_dot_v1_dot_saga__service__pb2.StartSagasRequest.SerializeToString,
+                response_deserializer=sagad_dot_v1_dot_saga__service__pb2.StartSagasResponse.FromString,
+                _registered_method=True)
         self.GetSaga = channel.unary_unary(
                 '/sagad.v1.SagaService/GetSaga',
                 request_serializer=sagad_dot_v1_dot_saga__service__pb2.GetSagaRequest.SerializeToString,
@@ -111,6 +116,17 @@ class SagaServiceServicer(object):
     def StartSaga(self, request, context):
         """StartSaga makes a saga durable and starts it. Repeating it with the same saga_id and content returns the saga as it is
         now; with other content: ALREADY_EXISTS. NOT_FOUND: no such definition. FAILED_PRECONDITION: it is not active.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def StartSagas(self, request_iterator, context):
+        """StartSagas does the same for many sagas over one stream. Each is answered once, in any order: when it is durable or, with
+        `wait`, when it has ended or is parked. What StartSaga would refuse is answered by an error, and the stream goes on. The
+        server stops reading while 4,096 sagas of the stream, or 16 MiB of their requests, are not answered yet; those that wait
+        for their end count as well. It ends OK when the client has closed its side and all are answered; UNAVAILABLE when the
+        node shuts down, after the answers to what it had read. Where it breaks, send again what was not answered: that is safe.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -215,6 +231,11 @@ def add_SagaServiceServicer_to_server(servicer, server):
                     request_deserializer=sagad_dot_v1_dot_saga__service__pb2.StartSagaRequest.FromString,
                     response_serializer=sagad_dot_v1_dot_saga__service__pb2.StartSagaResponse.SerializeToString,
             ),
+            'StartSagas': grpc.stream_stream_rpc_method_handler(
+                    servicer.StartSagas,
+                    request_deserializer=sagad_dot_v1_dot_saga__service__pb2.StartSagasRequest.FromString,
+                    response_serializer=sagad_dot_v1_dot_saga__service__pb2.StartSagasResponse.SerializeToString,
+            ),
             'GetSaga': grpc.unary_unary_rpc_method_handler(
                     servicer.GetSaga,
                     request_deserializer=sagad_dot_v1_dot_saga__service__pb2.GetSagaRequest.FromString,
@@ -305,6 +326,33 @@ class SagaService(object):
             '/sagad.v1.SagaService/StartSaga',
             sagad_dot_v1_dot_saga__service__pb2.StartSagaRequest.SerializeToString,
             sagad_dot_v1_dot_saga__service__pb2.StartSagaResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def StartSagas(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/sagad.v1.SagaService/StartSagas',
+            sagad_dot_v1_dot_saga__service__pb2.StartSagasRequest.SerializeToString,
+            sagad_dot_v1_dot_saga__service__pb2.StartSagasResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -39,6 +39,13 @@ class SagaServiceStub:
     """StartSaga makes a saga durable and starts it. Repeating it with the same saga_id and content returns the saga as it is
     now; with other content: ALREADY_EXISTS. NOT_FOUND: no such definition. FAILED_PRECONDITION: it is not active.
     """
+    StartSagas: _grpc.StreamStreamMultiCallable[_saga_service_pb2.StartSagasRequest, _saga_service_pb2.StartSagasResponse]
+    """StartSagas does the same for many sagas over one stream. Each is answered once, in any order: when it is durable or, with
+    `wait`, when it has ended or is parked. What StartSaga would refuse is answered by an error, and the stream goes on. The
+    server stops reading while 4,096 sagas of the stream, or 16 MiB of their requests, are not answered yet; those that wait
+    for their end count as well. It ends OK when the client has closed its side and all are answered; UNAVAILABLE when the
+    node shuts down, after the answers to what it had read. Where it breaks, send again what was not answered: that is safe.
+    """
     GetSaga: _grpc.UnaryUnaryMultiCallable[_saga_service_pb2.GetSagaRequest, _saga_service_pb2.GetSagaResponse]
     """GetSaga returns one saga. NOT_FOUND: no such saga."""
     ListSagas: _grpc.UnaryUnaryMultiCallable[_saga_service_pb2.ListSagasRequest, _saga_service_pb2.ListSagasResponse]
@@ -86,6 +93,13 @@ class SagaServiceAsyncStub(SagaServiceStub):
     StartSaga: _aio.UnaryUnaryMultiCallable[_saga_service_pb2.StartSagaRequest, _saga_service_pb2.StartSagaResponse]  # type: ignore[assignment]
     """StartSaga makes a saga durable and starts it. Repeating it with the same saga_id and content returns the saga as it is
     now; with other content: ALREADY_EXISTS. NOT_FOUND: no such definition. FAILED_PRECONDITION: it is not active.
+    """
+    StartSagas: _aio.StreamStreamMultiCallable[_saga_service_pb2.StartSagasRequest, _saga_service_pb2.StartSagasResponse]  # type: ignore[assignment]
+    """StartSagas does the same for many sagas over one stream. Each is answered once, in any order: when it is durable or, with
+    `wait`, when it has ended or is parked. What StartSaga would refuse is answered by an error, and the stream goes on. The
+    server stops reading while 4,096 sagas of the stream, or 16 MiB of their requests, are not answered yet; those that wait
+    for their end count as well. It ends OK when the client has closed its side and all are answered; UNAVAILABLE when the
+    node shuts down, after the answers to what it had read. Where it breaks, send again what was not answered: that is safe.
     """
     GetSaga: _aio.UnaryUnaryMultiCallable[_saga_service_pb2.GetSagaRequest, _saga_service_pb2.GetSagaResponse]  # type: ignore[assignment]
     """GetSaga returns one saga. NOT_FOUND: no such saga."""
@@ -137,6 +151,19 @@ class SagaServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_saga_service_pb2.StartSagaResponse, _abc.Awaitable[_saga_service_pb2.StartSagaResponse]]:
         """StartSaga makes a saga durable and starts it. Repeating it with the same saga_id and content returns the saga as it is
         now; with other content: ALREADY_EXISTS. NOT_FOUND: no such definition. FAILED_PRECONDITION: it is not active.
+        """
+
+    @_abc_1.abstractmethod
+    def StartSagas(
+        self,
+        request_iterator: _MaybeAsyncIterator[_saga_service_pb2.StartSagasRequest],
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_saga_service_pb2.StartSagasResponse], _abc.AsyncIterator[_saga_service_pb2.StartSagasResponse]]:
+        """StartSagas does the same for many sagas over one stream. Each is answered once, in any order: when it is durable or, with
+        `wait`, when it has ended or is parked. What StartSaga would refuse is answered by an error, and the stream goes on. The
+        server stops reading while 4,096 sagas of the stream, or 16 MiB of their requests, are not answered yet; those that wait
+        for their end count as well. It ends OK when the client has closed its side and all are answered; UNAVAILABLE when the
+        node shuts down, after the answers to what it had read. Where it breaks, send again what was not answered: that is safe.
         """
 
     @_abc_1.abstractmethod

@@ -42,8 +42,17 @@ class Refusal:
     """What a call ends with instead of a response."""
 
     code: grpc.StatusCode
-    message: str
-    trailers: tuple[tuple[str, bytes], ...]
+    status: status_pb2.Status
+    """The same code, with the message and all details."""
+
+    @property
+    def message(self) -> str:
+        text: str = self.status.message
+        return text
+
+    @property
+    def trailers(self) -> tuple[tuple[str, bytes], ...]:
+        return ((DETAILS_KEY, self.status.SerializeToString()),)
 
 
 def refusal(error: SagadError) -> Refusal:
@@ -58,7 +67,7 @@ def refusal(error: SagadError) -> Refusal:
         status.details.append(_packed(error_details_pb2.RetryInfo(retry_delay=delay)))
     if error.violations:
         status.details.append(_packed(_bad_request(error.violations, MAX_DETAILS_BYTES - status.ByteSize())))
-    return Refusal(code, message, ((DETAILS_KEY, status.SerializeToString()),))
+    return Refusal(code, status)
 
 
 def unexpected(method: str, error: BaseException) -> Refusal:
@@ -71,13 +80,19 @@ def unexpected(method: str, error: BaseException) -> Refusal:
 
 def read_refusal(error: grpc.aio.AioRpcError) -> tuple[str, str]:
     """The reason and the message that another node has refused a call with."""
-    details = dict(error.trailing_metadata() or ()).get(DETAILS_KEY)
     info = error_details_pb2.ErrorInfo(reason=error.code().name)  # where the node itself has not answered
-    if isinstance(details, bytes):
-        for detail in status_pb2.Status.FromString(details).details:
-            if detail.Is(error_details_pb2.ErrorInfo.DESCRIPTOR):
-                detail.Unpack(info)
+    for detail in read_status(error).details:
+        if detail.Is(error_details_pb2.ErrorInfo.DESCRIPTOR):
+            detail.Unpack(info)
     return info.reason, error.details() or ""
+
+
+def read_status(error: grpc.aio.AioRpcError) -> status_pb2.Status:
+    """What another node has refused a call with."""
+    details = dict(error.trailing_metadata() or ()).get(DETAILS_KEY)
+    if isinstance(details, bytes):
+        return status_pb2.Status.FromString(details)
+    return status_pb2.Status(code=error.code().value[0], message=error.details())
 
 
 def _bad_request(violations: list[Violation], room: int) -> error_details_pb2.BadRequest:

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Protocol
 from uuid import UUID
@@ -45,7 +45,8 @@ class Forwarder(Protocol):
 
 
 class Guard(grpc.aio.ServerInterceptor):
-    """Guards all methods with one request, unary or streaming. Handlers are wrapped once, at the first call of each.
+    """Guards all methods but those of gRPC's own services that take streams. Handlers are wrapped once, at the first
+    call of each.
 
     A request about a saga that another node drives is passed on to that node, once.
     """
@@ -65,7 +66,7 @@ class Guard(grpc.aio.ServerInterceptor):
         if known is not None:
             return known
         handler = await continuation(handler_call_details)
-        if handler is None or handler.request_streaming:
+        if handler is None or (handler.request_streaming and not asyncio.iscoroutinefunction(handler.stream_stream)):
             return handler
         guarded = self._handlers[method] = self._guarded(method.removeprefix("/"), handler)
         return guarded
@@ -74,31 +75,29 @@ class Guard(grpc.aio.ServerInterceptor):
         """The same handler without its deserializer: what is no message is refused here, and not by gRPC."""
         decode = handler.request_deserializer
         assert decode is not None, method
+        encode: Any = handler.response_serializer
+        if handler.request_streaming:
+            return grpc.stream_stream_rpc_method_handler(
+                self._call(method, _stream(handler.stream_stream, decode)), None, encode
+            )
         if handler.response_streaming:
             stream: Any = handler.unary_stream
             assert asyncio.iscoroutinefunction(stream), f"{method} is to write to the context, and to yield nothing"
-            call = self._call(method, stream, decode)
-            return grpc.unary_stream_rpc_method_handler(call, None, handler.response_serializer)
-        unary: Any = handler.unary_unary
-        call = self._call(method, unary, decode)
-        encode: Any = handler.response_serializer
+            return grpc.unary_stream_rpc_method_handler(
+                self._call(method, self._ask(method, stream, decode)), None, encode
+            )
+        call = self._call(method, self._ask(method, handler.unary_unary, decode))
         return grpc.unary_unary_rpc_method_handler(call, None, lambda answer: _encoded(answer, encode))
 
-    def _call(self, method: str, behavior: Behavior, decode: Callable[[bytes], Any]) -> Behavior:
+    def _call(self, method: str, behavior: Behavior) -> Behavior:
         on_request = self._observer.on_request
 
-        async def call(request: bytes, context: Context) -> Any:
+        async def call(request: Any, context: Context) -> Any:
             began = time.perf_counter()
             code = "OK"
             try:
-                forwarded = _forwarded(context)
-                actor.set(forwarded or context.peer())
-                try:
-                    return await behavior(decode(request), context)
-                except Elsewhere as elsewhere:
-                    if forwarded or elsewhere.owner is None:
-                        raise
-                    return await self._forward(elsewhere.owner, method, request, context)
+                actor.set(_forwarded(context) or context.peer())
+                return await behavior(request, context)
             except asyncio.CancelledError:  # the client has left, or its deadline has: what it asked for goes on
                 code = "DEADLINE_EXCEEDED" if _is_late(context) else "CANCELLED"
                 raise
@@ -115,9 +114,35 @@ class Guard(grpc.aio.ServerInterceptor):
 
         return call
 
-    async def _forward(self, owner: UUID, method: str, request: bytes, context: Context) -> bytes:
-        metadata = ((FORWARDED, actor.get()),)
-        return await self._forwarder.forward(owner, method, request, metadata, context.time_remaining())
+    def _ask(self, method: str, behavior: Any, decode: Callable[[bytes], Any]) -> Behavior:
+        """With one request, which another node may have to answer."""
+
+        async def ask(request: bytes, context: Context) -> Any:
+            try:
+                return await behavior(decode(request), context)
+            except Elsewhere as elsewhere:
+                if elsewhere.owner is None or _forwarded(context):
+                    raise
+                metadata = ((FORWARDED, actor.get()),)
+                return await self._forwarder.forward(
+                    elsewhere.owner, method, request, metadata, context.time_remaining()
+                )
+
+        return ask
+
+
+def _stream(behavior: Any, decode: Callable[[bytes], Any]) -> Behavior:
+    """With a stream of requests."""
+
+    async def run(requests: AsyncIterable[bytes], context: Context) -> Any:
+        return await behavior(_decoded(requests, decode), context)
+
+    return run
+
+
+async def _decoded(requests: AsyncIterable[bytes], decode: Callable[[bytes], Any]) -> AsyncIterator[Any]:
+    async for request in requests:
+        yield decode(request)
 
 
 def _forwarded(context: Context) -> str:

@@ -1,6 +1,6 @@
 """SagaService: starts, shows and watches sagas; `Steering` is its other half."""
 
-import hashlib
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 
 import structlog
@@ -12,13 +12,13 @@ from sagad_server.api.interceptor import Context, Forwarder
 from sagad_server.api.paging import Page, Pages
 from sagad_server.api.repair import Repair
 from sagad_server.api.resume_token import read_resume_token
+from sagad_server.api.start_sagas import StartSagas, start_command, stopping
 from sagad_server.api.steering import DEFAULT_NAMESPACE, Steering, key_of
 from sagad_server.api.watch import Watch, purged
 from sagad_server.api.watch_sagas import WatchSagas
-from sagad_server.domain.definition import milliseconds
-from sagad_server.domain.errors import InvalidArgument, NotFound, SagadError
-from sagad_server.domain.validation import RequestChecker, ValidationLimits, start_violations
-from sagad_server.engine.commands import Commands, Start
+from sagad_server.domain.errors import NotFound, SagadError
+from sagad_server.domain.validation import RequestChecker, ValidationLimits
+from sagad_server.engine.commands import Commands
 from sagad_server.engine.engine import Engine
 from sagad_server.engine.loader import Loader, not_found
 from sagad_server.storage.store import MOST_ENDED, Key, SagaRow
@@ -48,24 +48,29 @@ class SagaService(Steering):
         self._loader = loader
         self._forwarder = forwarder
         self._heartbeat_s = heartbeat_s
+        self._starting: set[StartSagas] = set()
 
     async def StartSaga(self, request: pb.StartSagaRequest, context: Context) -> pb.StartSagaResponse:
-        violations = start_violations(request, self._limits)
-        if violations:
-            raise InvalidArgument.of(violations)
-        saga_id = request.saga_id or str(self._engine.random.uid())
-        key, wait = (request.namespace or DEFAULT_NAMESPACE, saga_id), request.wait
-        command = Start(
-            key=key,
-            definition_id=request.definition_id,
-            version=request.version,
-            input=request.input if request.HasField("input") else None,
-            labels=dict(request.labels),
-            metadata=dict(request.metadata),
-            timeout_ms=milliseconds(request.timeout) if request.HasField("timeout") else None,
-            request_hash=_take_hash(request),
-        )
+        saga_id, wait = request.saga_id or str(self._engine.random.uid()), request.wait
+        command = start_command(request, saga_id, self._limits)
         return pb.StartSagaResponse(saga=saga_message(await self._commands.start(command, wait=wait)))
+
+    async def StartSagas(  # type: ignore[override] # as WatchSaga
+        self, requests: AsyncIterator[pb.StartSagasRequest], context: Context
+    ) -> None:
+        if self._engine.draining:
+            raise stopping()
+        starting = StartSagas(self._commands, self._limits, self._forwarder, context.write)
+        self._starting.add(starting)
+        try:
+            await starting.run(requests)
+        finally:
+            self._starting.discard(starting)
+
+    def stop_starting(self) -> None:
+        """The node drains: streams of StartSagas end once what they have read is answered."""
+        for starting in self._starting:
+            starting.stop()
 
     async def GetSaga(self, request: pb.GetSagaRequest, context: Context) -> pb.GetSagaResponse:
         check = self._check(request)
@@ -200,13 +205,6 @@ class SagaService(Steering):
 def _unreadable(row: SagaRow, error: Exception) -> Saga:
     log.warning("saga cannot be read", namespace=row.namespace, saga_id=row.saga_id, exc_info=error)
     return row_message(row)
-
-
-def _take_hash(request: pb.StartSagaRequest) -> bytes:
-    """SHA-256 over the content of the request, which is no longer whole afterwards."""
-    for field in ("namespace", "saga_id", "wait"):
-        request.ClearField(field)
-    return hashlib.sha256(request.SerializeToString(deterministic=True)).digest()
 
 
 def _position(row: SagaRow) -> str:

@@ -63,31 +63,50 @@ class Commands:
 
         Raises AlreadyExists, NotFound, FailedPrecondition, ResourceExhausted, Unavailable.
         """
-        answer = await self._start(command, wait=wait)
+        future: asyncio.Future[Snapshot | Tombstone] = asyncio.get_running_loop().create_future()
+        done = _resolve(future)
+        active = await self.begin(command, done, wait=wait)
+        try:
+            answer = await future
+        finally:
+            if active is not None:
+                forget(active, done)
         if wait and isinstance(answer, Snapshot) and not answer.saga.at_rest:  # it sleeps
-            return await self._ends.of(command.key)
+            return await self.end_of(command.key)
         return answer
 
-    async def _start(self, command: Start, *, wait: bool) -> Snapshot | Tombstone:
+    async def end_of(self, key: Key) -> Snapshot | Tombstone:
+        """The saga once it has ended or is parked, in memory or not. Raises NotFound, Unavailable."""
+        return await self._ends.of(key)
+
+    async def begin(self, command: Start, done: Done, *, wait: bool) -> ActiveSaga | None:
+        """The same by a callback: returns once the saga is on its way, which needs no more than a call unless something
+        has to be read before. `done` hears of the end: what it is told first counts. A caller that leaves before has
+        to `forget` the saga that this returns. With `wait`, a saga that falls asleep is told of as it is then: its end
+        is `end_of`.
+
+        Raises like `start` what is known at once; `done` then hears nothing.
+        """
         self._check_serving()
         sagas, limit = self._engine.sagas, self._engine.settings.max_sagas_in_memory
         definition = self._definitions.peek(command.key[0], command.definition_id, command.version)
         if (definition is None or len(sagas) >= limit) and command.key not in sagas:
             row = await self._store.get_row(command.key)
             if row is not None and command.key not in sagas:
-                return await self._repeated(row, command.request_hash, wait=wait)
+                done(await self._repeated(row, command.request_hash, wait=wait))
+                return None
             if command.key not in sagas:
                 definition = await self._definitions.to_start(command.key[0], command.definition_id, command.version)
         active = sagas.get(command.key)
         if active is None:
             assert definition is not None
-            return await self._begin(command, definition, wait=wait)
+            return self._new(command, definition, done, wait=wait)
         if active.saga.revision == 0 and active.request_hash != command.request_hash:
             await self._settled(active)
-            return await self._start(command, wait=wait)
-        return await self._join(active, command, wait=wait)
+            return await self.begin(command, done, wait=wait)
+        return self._join(active, command, done, wait=wait)
 
-    async def _begin(self, command: Start, definition: Definition, *, wait: bool) -> Snapshot | Tombstone:
+    def _new(self, command: Start, definition: Definition, done: Done, *, wait: bool) -> ActiveSaga:
         limit = self._engine.settings.max_sagas_in_memory
         if len(self._engine.sagas) >= limit:
             raise ResourceExhausted(
@@ -108,23 +127,20 @@ class Commands:
             steps=[Step() for _ in definition.steps],
         )
         active = ActiveSaga(command.key, saga, epoch=1, owned=True, request_hash=command.request_hash)
-        future: asyncio.Future[Snapshot | Tombstone] = asyncio.get_running_loop().create_future()
-        done = _resolve(future)
         self._engine.admit(active)
         if wait:
             active.at_rest.append(done)
         self._engine.submit(active, Begin(), _errors_only(done) if wait else done)
-        return await _answer(future, done, active)
+        return active
 
-    async def _join(self, active: ActiveSaga, command: Start, *, wait: bool) -> Snapshot | Tombstone:
+    def _join(self, active: ActiveSaga, command: Start, done: Done, *, wait: bool) -> ActiveSaga:
         """The saga is in memory: the call is a repeat, or takes an id that is not free."""
         _check_same(active.request_hash, command.request_hash, command.key)
         if active.saga.revision and not wait:
-            return active.snapshot()
-        future: asyncio.Future[Snapshot | Tombstone] = asyncio.get_running_loop().create_future()
-        done = _resolve(future)
-        (active.at_rest if wait else active.dones).append(done)
-        return await _answer(future, done, active)
+            done(active.snapshot())
+        else:
+            (active.at_rest if wait else active.dones).append(done)
+        return active
 
     async def _settled(self, active: ActiveSaga) -> None:
         """Waits for the end of another start, which is not durable and therefore says nothing about its id yet."""
@@ -287,16 +303,11 @@ def _resolve(future: "asyncio.Future[Snapshot | Tombstone]") -> Done:
     return done
 
 
-async def _answer(
-    future: "asyncio.Future[Snapshot | Tombstone]", done: Done, active: ActiveSaga
-) -> Snapshot | Tombstone:
-    """What `done` is told. A caller that leaves before is forgotten: a saga may take months, and be asked for often."""
-    try:
-        return await future
-    finally:
-        for waiters in (active.dones, active.at_rest):
-            if done in waiters:
-                waiters.remove(done)
+def forget(active: ActiveSaga, done: Done) -> None:
+    """The caller behind `done` has left, or has been told: a saga may take months, and be asked for often."""
+    for waiters in (active.dones, active.at_rest):
+        if done in waiters:
+            waiters.remove(done)
 
 
 def _errors_only(done: Done) -> Done:

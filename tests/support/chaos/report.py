@@ -19,16 +19,7 @@ VARIABLE = "SAGAD_FAULTS_PAGE"
 HEADING = "## What was done, and what was lost"
 COLUMNS = ("fault", "what happens", "how often", "sagas meanwhile", "lost", "all had ended after")
 
-SINGLE = "a lone node killed"
-MANY = "one of three nodes killed, again and again"
-DEAD = "a node killed with many sagas in flight"
-ASYNCHRONOUS = "PostgreSQL failed over, asynchronous standby"
-KINDS = {fault.name: fault.what for fault in FAULTS.values()} | {
-    SINGLE: "The only node gets SIGKILL and is started again, some of the time while it still starts.",
-    MANY: "A node by chance gets SIGKILL several times a second, and is started again at once.",
-    DEAD: "A node gets SIGKILL, and is not started again: two others take its sagas over after its lease.",
-    ASYNCHRONOUS: "As above, but the standby had been cut off for a while, and no commit waited for it.",
-}
+KINDS = {fault.name: fault.what for fault in FAULTS.values()}
 """Every kind of fault that tests/chaos knows, in the order of the page."""
 
 
