@@ -119,8 +119,16 @@ class Watch:
                 if not here and await self._read_on():
                     return
             if loop.time() >= silent_until:
+                if not here:
+                    await self._check_there()
                 await self._send(WatchSagaResponse(revision=self._revision, heartbeat=Heartbeat()))
                 return
+
+    async def _check_there(self) -> None:
+        """A saga that was purged before its end was told has nothing more to tell. Raises OutOfRange."""
+        row = await self._engine.store.get_row(self._key)
+        if row is None or row.purge_time is not None:
+            raise purged(self._key)
 
     async def _read_on(self) -> bool:
         """Tells what the journal has beyond what the client knows. True if there was something."""

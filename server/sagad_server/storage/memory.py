@@ -186,7 +186,7 @@ class MemoryStore:
     async def list_events(self, key: Key, after_revision: int, limit: int) -> list[EventRow]:
         saga = self._opened().sagas.get(key)
         events = [event for event in saga.events if event.revision > after_revision] if saga else []
-        return [replace(event) for event in events[:limit]]
+        return events[:limit]
 
     async def journal_end(self) -> Cursor:
         return self._opened().journal.end()

@@ -4,10 +4,10 @@ import argparse
 import sys
 import time
 from itertools import count
-from random import SystemRandom
 
+from support.simulation.hunting import fault_of, hunt
 from support.simulation.mutants import MUTANTS, Mutant
-from support.simulation.world import SAGAS, SimulatedWorld
+from support.simulation.world import SimulatedWorld
 
 
 def main() -> int:
@@ -23,33 +23,16 @@ def main() -> int:
         return _mutants(hunts=arguments.hunt_mutants)
     if arguments.mutant:
         MUTANTS[arguments.mutant].patch()
-    return _replay(arguments.seed) if arguments.seed is not None else _hunt(arguments.minutes)
+    return _replay(arguments.seed) if arguments.seed is not None else hunt(arguments.minutes, arguments.mutant)
 
 
 def _replay(seed: int) -> int:
     world = SimulatedWorld(seed)
-    fault = _fault(world)
+    fault = fault_of(world)
     print(world.history.story())
     print(f"\nseed {seed}: trace {world.history.digest()}, {world.weather}")
     print(f"\n{fault}" if fault else "\nevery rule holds")
     return 1 if fault else 0
-
-
-def _hunt(minutes: float) -> int:
-    began_s = time.monotonic()
-    first = SystemRandom().randrange(1 << 32)
-    for done in count():
-        elapsed_s = time.monotonic() - began_s
-        if elapsed_s > minutes * 60:
-            print(f"{done} seeds from {first} on, {done * SAGAS / elapsed_s:.0f} sagas a second: every rule holds")
-            return 0
-        world = SimulatedWorld(first + done)
-        fault = _fault(world)
-        if fault:
-            print(f"seed {first + done} breaks a rule after {elapsed_s:.1f} s:\n{fault}")
-            print(f"\nreplay it with its trace: make simulate SEED={first + done}")
-            return 1
-    raise AssertionError("counting never ends")
 
 
 def _mutants(*, hunts: bool) -> int:
@@ -71,14 +54,6 @@ def _first_to_catch(mutant: Mutant, seconds: float = 60.0) -> int | None:
         if mutant.is_caught(seed):
             return seed
     raise AssertionError("counting never ends")
-
-
-def _fault(world: SimulatedWorld) -> str:
-    try:
-        world.run()
-    except Exception as error:  # noqa: BLE001 - whatever it is, it is the finding
-        return f"{type(error).__name__}: {error}"
-    return ""
 
 
 if __name__ == "__main__":

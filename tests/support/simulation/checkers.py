@@ -7,11 +7,11 @@ from uuid import UUID
 from sagad.storage.v1 import storage_pb2
 from sagad_server.domain.graph import bits
 from sagad_server.domain.saga import needs_undo
-from sagad_server.domain.states import Direction, EventCause, SagaState, StepState
+from sagad_server.domain.states import ENDED, Direction, EventCause, SagaState, StepState
 from sagad_server.storage.journal import Cursor
 from sagad_server.storage.memory_database import MOVING, MemorySaga
 from sagad_server.storage.store import Key
-from support.simulation.history import History
+from support.simulation.history import History, WatchEnd
 
 
 class RuleBroken(AssertionError):  # noqa: N818 - a verdict
@@ -26,7 +26,7 @@ def check(history: History) -> None:
 
 
 def _every_saga_rests(history: History) -> Iterator[str]:
-    for key, saga in history.database.sagas.items():
+    for key, saga in history.sagas().items():
         if saga.row.state in MOVING:
             yield f"{key[1]} is still {SagaState(saga.row.state).name}, at revision {saga.row.revision}"
 
@@ -38,7 +38,7 @@ def _what_is_acknowledged_is_durable(history: History) -> Iterator[str]:
 
 
 def _what_is_parked_says_why(history: History) -> Iterator[str]:
-    for key, saga in history.database.sagas.items():
+    for key, saga in history.sagas().items():
         if saga.row.state == SagaState.PARKED:
             steps = storage_pb2.SagaRecord.FromString(saga.row.body).steps
             if not saga.row.parking_mask or not (saga.row.incident_id or any(step.parking_reason for step in steps)):
@@ -51,9 +51,9 @@ def _money_is_conserved(history: History) -> Iterator[str]:
     for effect in history.effects:
         keys = standing[effect.key, effect.step]
         (keys.add if effect.direction is Direction.ACTION else keys.discard)(effect.idempotency_key)
-    for key, saga in history.database.sagas.items():
+    for key, saga in history.sagas().items():
         steps = storage_pb2.SagaRecord.FromString(saga.row.body).steps
-        for index, definition in enumerate(history.definitions[saga.row.definition_id].steps):
+        for index, definition in enumerate(history.recipes[key].steps):
             stands = len(standing[key, index])
             where = f"{key[1]}:{definition.step_id}"
             if stands > 1:
@@ -79,10 +79,10 @@ def _compensations_go_in_reverse(history: History) -> Iterator[str]:
     standing: dict[tuple[Key, int], set[str]] = defaultdict(set)
     undone: set[tuple[Key, int]] = set()
     for effect in history.effects:
-        if effect.key not in history.database.sagas:
+        if effect.key not in history.recipes:
             yield f"{effect} is of a saga that there is not"
             continue
-        steps = history.definitions[history.database.sagas[effect.key].row.definition_id].steps
+        steps = history.recipes[effect.key].steps
         own, step = (effect.key, effect.step), steps[effect.step]
         if effect.direction is Direction.COMPENSATION:
             for after in bits(step.descendants):
@@ -98,14 +98,14 @@ def _compensations_go_in_reverse(history: History) -> Iterator[str]:
 
 
 def _revisions_have_no_gap(history: History) -> Iterator[str]:
-    for key, saga in history.database.sagas.items():
+    for key, saga in history.sagas().items():
         if [event.revision for event in saga.events] != list(range(1, saga.row.revision + 1)):
             yield f"{key[1]} is at {saga.row.revision}, with events {[event.revision for event in saga.events]}"
-    told: dict[Key, int] = defaultdict(int)
+    told: dict[Key, int] = {key: purged.saga.row.revision for key, purged in history.purged.items()}
     for row in history.database.journal.read(Cursor(0, 0, ""), 1 << 30).rows:
         key = row.event.namespace, row.event.saga_id
-        if row.event.revision != told[key] + 1:
-            yield f"the journal goes from {told[key]} to {row.event.revision} of {key[1]}"
+        if row.event.revision != told.get(key, 0) + 1:
+            yield f"the journal goes from {told.get(key, 0)} to {row.event.revision} of {key[1]}"
         told[key] = row.event.revision
 
 
@@ -147,7 +147,7 @@ def _only_nodes_that_hold_their_lease_call(history: History) -> Iterator[str]:
 
 
 def _what_never_left_is_no_attempt(history: History) -> Iterator[str]:
-    for key, saga in history.database.sagas.items():
+    for key, saga in history.sagas().items():
         attempts: dict[tuple[str, int], tuple[int, int]] = {}
         for _, change in _changes(saga):
             now = change.attempt, change.compensation_attempt
@@ -159,7 +159,7 @@ def _what_never_left_is_no_attempt(history: History) -> Iterator[str]:
 
 
 def _generations_grow_by_hand(history: History) -> Iterator[str]:
-    for key, saga in history.database.sagas.items():
+    for key, saga in history.sagas().items():
         generations: dict[str, tuple[int, bool]] = {}
         for cause, change in _changes(saga):
             before, may_have = generations.get(change.step_id, (1, False))
@@ -175,15 +175,67 @@ def _changes(saga: MemorySaga) -> Iterator[tuple[int, storage_pb2.StepChangeReco
 
 
 def _watches_have_no_gap(history: History) -> Iterator[str]:
+    sagas = history.sagas()
     for watched in history.watched:
-        saga = history.database.sagas.get(watched.key)
-        journal = [(event.revision, event.body) for event in saga.events] if saga is not None else []
-        if watched.seen != journal[: len(watched.seen)]:
-            yield f"a watch of {watched.key[1]} saw {[revision for revision, _ in watched.seen]}"
+        where, saga = f"a watch of {watched.key[1]}", sagas.get(watched.key)
+        journal = [(event.revision, event.cause) for event in saga.events] if saga is not None else []
+        begin = watched.snapshot_revision
+        if [(revision, cause) for revision, _, cause in watched.seen] != journal[begin : begin + len(watched.seen)]:
+            yield f"{where} saw {watched.seen}, and at first revision {begin}"
         if watched.early:
-            yield f"a watch of {watched.key[1]} saw {watched.early} before they were durable"
-        if not watched.to_the_end and len(watched.seen) != len(journal):
-            yield f"a watch of {watched.key[1]} saw {len(watched.seen)} of {len(journal)} transitions"
+            yield f"{where} saw {watched.early} before they were durable"
+        if watched.end is None and watched.revision != len(journal):
+            yield f"{where} ends at {watched.revision} of {len(journal)} transitions"
+        if watched.end is WatchEnd.PURGED and watched.key not in history.purged:
+            yield f"{where} was told that its saga is purged"
+        if watched.end is WatchEnd.SAGA_ENDED and watched.seen and watched.seen[-1][1] not in ENDED:
+            yield f"{where} has ended at {watched.seen[-1]}"
+
+
+def _watches_of_many_have_no_gap(history: History) -> Iterator[str]:
+    journal = [(one.key, one.revision) for one in history.applied if one.revision]
+    for watched in history.watched_all:
+        if watched.begin is None:
+            continue
+        wanted = [
+            (key, revision)
+            for key, revision in journal[watched.begin :]
+            if watched.definition_id in ("", history.recipes[key].definition_id)
+        ]
+        where = f"a watch of all {watched.definition_id} from {watched.begin} on"
+        if watched.seen != wanted[: len(watched.seen)]:
+            differing = next(pair for pair in zip(watched.seen, [*wanted, None], strict=False) if pair[0] != pair[1])
+            yield f"{where} saw {differing[0]} where the journal has {differing[1]}"
+        elif not watched.purged and len(watched.seen) != len(wanted):
+            yield f"{where} saw {len(watched.seen)} of {len(wanted)} transitions"
+
+
+def _what_is_purged_rests_for_good(history: History) -> Iterator[str]:
+    for key, purged in history.purged.items():
+        before, row = purged.saga.row, history.database.sagas[key].row
+        if before.state not in ENDED:
+            yield f"{key[1]} was purged when it was {SagaState(before.state).name}"
+        if (row.uid, row.state, row.revision, row.epoch) != (before.uid, before.state, before.revision, before.epoch):
+            yield f"{key[1]} has changed since it was purged: {before} was followed by {row}"
+        if row.purge_time is None or row.body or history.database.sagas[key].events:
+            yield f"{key[1]} has come back since it was purged"
+    for number, one in enumerate(history.applied):
+        if one.key in history.purged and number >= history.purged[one.key].applied:
+            yield f"{one} comes after its purge"
+
+
+def _what_is_refused_is_not_there(history: History) -> Iterator[str]:
+    for key in history.refused & history.database.sagas.keys():
+        yield f"{key[1]} is there, and its start was refused"
+
+
+def _definitions_live_as_long_as_their_sagas(history: History) -> Iterator[str]:
+    for saga in history.database.sagas.values():
+        row = saga.row
+        if row.purge_time is None and (row.namespace, row.definition_id, row.version) not in (
+            history.database.definitions
+        ):
+            yield f"{row.saga_id} is of {row.definition_id} {row.version}, which is gone"
 
 
 def _nothing_breaks_inside(history: History) -> Iterator[str]:
@@ -207,5 +259,9 @@ _RULES: tuple[Callable[[History], Iterator[str]], ...] = (
     _what_never_left_is_no_attempt,
     _generations_grow_by_hand,
     _watches_have_no_gap,
+    _watches_of_many_have_no_gap,
+    _what_is_purged_rests_for_good,
+    _what_is_refused_is_not_there,
+    _definitions_live_as_long_as_their_sagas,
     _nothing_breaks_inside,
 )

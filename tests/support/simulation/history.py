@@ -1,12 +1,13 @@
 """What an onlooker has seen of a run. Checkers read this, and nothing else."""
 
 from dataclasses import dataclass, field
+from enum import Enum
 from hashlib import sha256
 from uuid import UUID
 
 from sagad_server.domain.definition import Definition
 from sagad_server.domain.states import Direction
-from sagad_server.storage.memory_database import MemoryDatabase
+from sagad_server.storage.memory_database import MemoryDatabase, MemorySaga
 from sagad_server.storage.store import Key
 
 
@@ -64,16 +65,53 @@ class Acknowledged:
     """0: there was no such saga."""
 
 
+class WatchEnd(Enum):
+    """How a watch of one saga has ended."""
+
+    SAGA_ENDED = "its saga has ended"
+    PURGED = "what comes next is purged"
+
+
 @dataclass(slots=True)
 class Watched:
     """What one client saw of one saga, over all its streams."""
 
     key: Key
-    seen: list[tuple[int, bytes]] = field(default_factory=list)
-    """(revision, body)"""
+    snapshot_revision: int = 0
+    """Seen before all else; 0 before that."""
+    seen: list[tuple[int, int, int]] = field(default_factory=list)
+    """(revision, state, cause)"""
     early: list[int] = field(default_factory=list)
     """Revisions that were shown before they were durable."""
-    to_the_end: bool = False
+    end: WatchEnd | None = None
+
+    @property
+    def revision(self) -> int:
+        """The last one that the client knows."""
+        return self.seen[-1][0] if self.seen else self.snapshot_revision
+
+
+@dataclass(slots=True)
+class WatchedAll:
+    """What one client saw of the sagas of a definition, or of all, from one place in the journal on."""
+
+    definition_id: str
+    token: str = ""
+    begin: int | None = None
+    """How many events the journal had held; None before that is known."""
+    seen: list[tuple[Key, int]] = field(default_factory=list)
+    """(key, revision)"""
+    purged: bool = False
+    """What comes next is gone, and another one begins anew."""
+
+
+@dataclass(slots=True)
+class Purged:
+    """A saga as it was before it was purged."""
+
+    saga: MemorySaga
+    applied: int
+    """How much had been applied until then."""
 
 
 @dataclass(slots=True)
@@ -81,22 +119,33 @@ class History:
     """Everything, in the order in which it happened."""
 
     database: MemoryDatabase
-    definitions: dict[str, Definition]
     lease_s: float
     """True seconds that a lease can last at most, on the slowest clock."""
+    recipes: dict[Key, Definition] = field(default_factory=dict)
+    """What the database had under the name of each saga's definition when the saga began."""
     applied: list[Applied] = field(default_factory=list)
     dispatches: list[Dispatch] = field(default_factory=list)
     effects: list[Effect] = field(default_factory=list)
     acknowledged: list[Acknowledged] = field(default_factory=list)
+    refused: set[Key] = field(default_factory=set)
+    """Starts of which every attempt was refused."""
+    purged: dict[Key, Purged] = field(default_factory=dict)
+    unstorable: set[Key] = field(default_factory=set)
+    """Sagas of which something was to be stored that cannot be."""
     unapplied: list[str] = field(default_factory=list)
     """Steps that were still open after sagad had accepted an answer for them."""
     watched: list[Watched] = field(default_factory=list)
+    watched_all: list[WatchedAll] = field(default_factory=list)
     incidents: list[str] = field(default_factory=list)
     contradictions: list[str] = field(default_factory=list)
     """Honest answers that sagad refused as untrue."""
     left_over: list[str] = field(default_factory=list)
     """What nodes still held when all was quiet."""
     trace: list[tuple[object, ...]] = field(default_factory=list)
+
+    def sagas(self) -> dict[Key, MemorySaga]:
+        """Each with all of its journal, purged or not."""
+        return {**self.database.sagas, **{key: purged.saga for key, purged in self.purged.items()}}
 
     def digest(self) -> str:
         """A hash over the whole trace."""

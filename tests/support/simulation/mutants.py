@@ -74,19 +74,19 @@ _TABLE = [
         "if saga is None:",
     ),
     Mutant(
-        "epoch not guarded", 1, "a write is guarded by the revision alone",
+        "epoch not guarded", 4, "a write is guarded by the revision alone",
         "storage.memory_database:MemoryDatabase.write",
         "(saga.row.epoch, saga.row.revision) != (write.guard_epoch, write.revision - 1)",
         "saga.row.revision != write.revision - 1",
     ),
     Mutant(
-        "event not journaled", 2, "a transition after a take-over leaves no event",
+        "event not journaled", 1, "a transition after a take-over leaves no event",
         "storage.memory_database:MemoryDatabase.write",
         "saga.append(write.cause, now, write.event, write.payload, batch_id)",
         "write.cause == EventCause.RECOVERED or saga.append(write.cause, now, write.event, write.payload, batch_id)",
     ),
     Mutant(
-        "epoch not raised", 1, "a claim leaves the epoch as it was",
+        "epoch not raised", 0, "a claim leaves the epoch as it was",
         "storage.memory:MemoryStore._take_over", "saga.row.epoch += 1", "saga.row.epoch += 0",
     ),
     Mutant(
@@ -99,7 +99,7 @@ _TABLE = [
         "[self._tell_written(write, self._store.database.now()) for write in writes]; writes = []",
     ),
     Mutant(
-        "stranded not sought", 1, "a claim whose answer was lost is never taken in",
+        "stranded not sought", 3, "a claim whose answer was lost is never taken in",
         "engine.recovery:Recovery._find_stranded", "sorted(missing & self._missing)", "()",
     ),
     Mutant(
@@ -112,28 +112,28 @@ _TABLE = [
         "engine.engine:Engine._act", "self._timers.arm(active, index, active.saga.steps[index].delay_ms)", "pass",
     ),
     Mutant(
-        "timer lost in take-over", 1, "the waits of a saga that was taken over have no timers",
+        "timer lost in take-over", 0, "the waits of a saga that was taken over have no timers",
         "engine.timers:Timers.arm_all", "self.arm(active, index, max(0, left_ms))", "pass",
     ),
     Mutant(
-        "lease ignored", 0, "calls are started past the lease",
+        "lease ignored", 2, "calls are started past the lease",
         "engine.calls:Calls.make", "if self._holds_lease():", "if True:",
     ),
     Mutant(
-        "sagas kept after death", 44, "a node that finds itself dead keeps its sagas",
+        "sagas kept after death", 19, "a node that finds itself dead keeps its sagas",
         "engine.engine:Engine.drop_all", "list(self.sagas.values())", "()",
     ),
     Mutant(
-        "dead node keeps acting", 15, "a node that finds itself dead takes that for a renewal",
+        "dead node keeps acting", 10, "a node that finds itself dead takes that for a renewal",
         "engine.membership:Membership._renew", "if not await self._store.renew():",
         "await self._store.renew()\n    if False:",
     ),
     Mutant(
-        "lease counted from the answer", 35, "a lease begins when the renewal is answered, not when it was sent",
+        "lease counted from the answer", 26, "a lease begins when the renewal is answered, not when it was sent",
         "engine.membership:Membership._renew", "began_s + self._lease_s", "self._clock.monotonic() + self._lease_s",
     ),
     Mutant(
-        "no patience", 1, "a node is declared dead before its lease is over",
+        "no patience", 0, "a node is declared dead before its lease is over",
         "engine.membership:Membership._observe", "self._lease_s * _PATIENCE", "self._lease_s * 0.4",
     ),
     Mutant(
@@ -142,7 +142,7 @@ _TABLE = [
         "if False:",
     ),
     Mutant(
-        "sleeper never woken", 32, "a saga that sleeps comes back for a call alone",
+        "sleeper never woken", 1, "a saga that sleeps comes back for a call alone",
         "engine.recovery:Recovery._wake_sleepers",
         "await self._claim(self._store.wake, min(batch, settings.max_sagas_in_memory - held))", "pass",
     ),
@@ -155,11 +155,11 @@ _TABLE = [
         "domain.answers:_action_ended", "if outcome.never_executed:", "if not outcome.ambiguous:",
     ),
     Mutant(
-        "crash forgotten", 3, "a call that was in flight at a take-over counts as not made",
+        "crash forgotten", 0, "a call that was in flight at a take-over counts as not made",
         "domain.decide:call_again", "draft.change(index).step.may_have_happened = True", "pass",
     ),
     Mutant(
-        "late answer applied", 2, "the answer of an earlier attempt settles the step",
+        "late answer applied", 1, "the answer of an earlier attempt settles the step",
         "domain.decide:_answered", " or not current", "",
     ),
     Mutant(
@@ -172,7 +172,7 @@ _TABLE = [
         "if not decide_completion(saga, what) or saga.steps[what.step].state is StepState.AWAITING_COMPLETION:",
     ),
     Mutant(
-        "deadline over the pivot", 1, "a deadline turns the saga round while its pivot is in flight",
+        "deadline over the pivot", 6, "a deadline turns the saga round while its pivot is in flight",
         "domain.saga:Saga.deadline_counts", "self.pivot_in_flight() or ", "",
     ),
     Mutant(
@@ -188,12 +188,44 @@ _TABLE = [
         "domain.saga:Saga.idempotency_key", "{self.steps[index].generation}", "{self.steps[index].attempt}",
     ),
     Mutant(
-        "new key by RetrySaga", 13, "RetrySaga gives a new key to what may have happened",
+        "new key by RetrySaga", 9, "RetrySaga gives a new key to what may have happened",
         "domain.operator:_retry_step", "if not step.may_have_happened and step.attempt:", "if step.attempt:",
     ),
     Mutant(
         "parked step not reported", 2, "a parked saga does not say why",
         "engine.records:parking_mask", "mask |= 1 << step.parking_reason", "pass",
+    ),
+    Mutant(
+        "tombstone written", 27, "a purged saga goes on",
+        "storage.memory_database:MemoryDatabase.write", "if row.purge_time is not None:", "if False:",
+    ),
+    Mutant(
+        "running sagas purged", 0, "purge takes what has not ended",
+        "storage.memory:MemoryStore.purge",
+        "if row.state in ENDED and row.end_time is not None and row.end_time <= now - ended_before",
+        "if (row.end_time or row.update_time) <= now - ended_before",
+    ),
+    Mutant(
+        "half a batch lost", 0, "of a batch that the store rejects the second half is forgotten",
+        "engine.writer:Writer._halve", "await self._settle(writes[middle:])", "pass",
+    ),
+    Mutant(
+        "rejected with its batch", 0, "a start that cannot be stored is told of as made",
+        "engine.writer:Writer._halve", "self._owner.rejected(writes[0], error)",
+        "self._owner.written(writes[0], self._store.database.now())",
+    ),
+    Mutant(
+        "definition deleted in use", 4, "a definition is deleted while sagas name it",
+        "storage.memory:MemoryStore.delete_definition", "raise in_use(definition_id, version)", "pass",
+    ),
+    Mutant(
+        "forgotten for good", 2, "a pending answer that does not come is awaited for ever",
+        "domain.decide:_wait_over",
+        "completion_expired(draft, what.step, Direction.ACTION, what.elapsed_ms)", "return None",
+    ),
+    Mutant(
+        "slow watcher loses", 0, "what a slow WatchSagas has no room for is lost",
+        "engine.journal:Follower.publish", "self.since = self._rows[-1].cursor", "pass",
     ),
 ]  # fmt: skip
 

@@ -5,10 +5,13 @@ from collections.abc import Callable, Coroutine
 from random import Random
 from typing import TYPE_CHECKING, Any
 
+from sagad.v1.participant_service_pb2 import DescribeResponse
+from sagad_server.api.definition_service import DefinitionService
 from sagad_server.domain.draft import Event
 from sagad_server.domain.errors import Unavailable
 from sagad_server.domain.inputs import Outcome
 from sagad_server.domain.saga import Saga
+from sagad_server.domain.validation import ValidationLimits
 from sagad_server.engine.commands import Commands
 from sagad_server.engine.definitions import Definitions
 from sagad_server.engine.engine import Engine
@@ -18,7 +21,8 @@ from sagad_server.engine.ports import Call
 from sagad_server.engine.recovery import NoProgress, Recovery
 from sagad_server.engine.settings import Settings
 from sagad_server.engine.tokens import Tokens
-from sagad_server.storage.store import Key
+from sagad_server.storage.store import DataRejected, Key
+from support.definitions import PARTICIPANTS
 from support.simulation.chance import ChanceRandom
 from support.simulation.clock import NodeClock
 from support.simulation.store import SimulatedStore
@@ -28,10 +32,18 @@ if TYPE_CHECKING:
     from support.simulation.world import SimulatedWorld
 
 LEASE_S = 4.0
+_REFRESH_S = 2.0
 
 
 class ConnectionLost(Exception):  # noqa: N818 - what a client sees when a node dies
     """Nobody knows what has become of the request."""
+
+
+class _NoAnswer:
+    """Participants that do not describe themselves."""
+
+    async def describe(self, name: str) -> DescribeResponse | str:
+        return "not asked"
 
 
 class SimulatedNode:
@@ -77,6 +89,9 @@ class SimulatedNode:
             lambda: self.membership.holds_lease,
         )
         definitions = Definitions(self.store)
+        self.definition_service = DefinitionService(
+            self.store, definitions, _NoAnswer(), PARTICIPANTS, ValidationLimits()
+        )
         loader = Loader(definitions, self.clock)
         self.commands = Commands(self.engine, definitions, loader)
         self.recovery = Recovery(self.engine, loader, self.membership)
@@ -84,8 +99,14 @@ class SimulatedNode:
         self.spawn(self.engine.writer.run())
         self.spawn(self.recovery.run())
         self.spawn(self.membership.run(self.recovery))
+        self.spawn(self._refresh(definitions))
         self.ready = True
         self._world.note("up", self.name)
+
+    async def _refresh(self, definitions: Definitions) -> None:
+        while True:
+            await self.clock.sleep(_REFRESH_S)
+            definitions.refresh()
 
     async def _until_it_works(self, work: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
         while True:
@@ -149,6 +170,7 @@ class SimulatedNode:
         if self.dead:
             return False
         self.engine.watches.close()
+        self.engine.journal.close()
         self.engine.dismiss_waiters()
         store, idle = self.store, self.engine.writer.idle
         if idle:
@@ -205,5 +227,6 @@ class SimulatedNode:
 
     def incident(self, key: Key, incident_id: str, error: BaseException) -> None:
         self._world.note("incident", self.name, key[1], repr(error))
-        if not isinstance(error, NoProgress):
+        expected = isinstance(error, DataRejected) and key in self._world.history.unstorable
+        if not (expected or isinstance(error, NoProgress)):
             self._world.history.incidents.append(f"{key[1]} at {self.name}: {error!r}")

@@ -8,15 +8,24 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
 
+from google.protobuf.struct_pb2 import Value
+
+from sagad.v1.common_pb2 import Payload
 from sagad_server.domain.inputs import Failed, Outcome, Pending, Success
 from sagad_server.domain.states import Direction
 from sagad_server.engine.ports import Call
 from sagad_server.storage.store import Key
-from support.play import code, payload, refused
-from support.simulation.history import Effect
+from support.play import code, refused
+from support.simulation.history import Effect, History
 from support.simulation.weather import Sky
 
 CRASHED = ("UNAVAILABLE", "INTERNAL", "ALREADY_EXISTS")
+UNSTORABLE = "what the store does not take"
+"""In an output."""
+
+
+def text(value: str) -> Payload:
+    return Payload(json=Value(string_value=value))
 
 
 @dataclass(slots=True)
@@ -30,10 +39,10 @@ class Work:
 class Participants:
     """All of them. `barrier` holds done, undone or refused for each key."""
 
-    def __init__(self, sky: Sky, chance: Random, effect: Callable[[Effect], None], now: Callable[[], float]) -> None:
+    def __init__(self, sky: Sky, chance: Random, history: History, now: Callable[[], float]) -> None:
         self._sky = sky
         self._chance = chance
-        self._effect = effect
+        self._history = history
         self._now = now
         self.barrier: dict[str, str] = {}
         self.works: list[Work] = []
@@ -43,15 +52,16 @@ class Participants:
         if self._sky.strikes("turned_away"):  # by what stands before the participant
             return code("PERMISSION_DENIED")
         outcome = self._act(call) if call.direction is Direction.ACTION else self._undo(call)
-        if self._sky.strikes("hang"):
-            return None
-        return outcome
+        if isinstance(outcome, Success) and outcome.output is not None and self._sky.strikes("unstorable"):
+            self._history.unstorable.add(call.key)
+            return Success(text(UNSTORABLE))
+        return None if self._sky.strikes("hang") else outcome
 
     def _act(self, call: Call) -> Outcome:
         key = call.request.idempotency_key
         known = self.barrier.get(key)
         if known == "done":
-            return Success(payload(key))
+            return Success(text(key))
         if known is not None:
             return refused(never_executed=known == "undone")
         if self._sky.strikes("pending"):
@@ -80,7 +90,7 @@ class Participants:
         if work.call.direction is Direction.COMPENSATION:
             work.outcome = Success(None) if known == "undone" else self._undone(work.call)
         elif known == "done":
-            work.outcome = Success(payload(work.call.request.idempotency_key))
+            work.outcome = Success(text(work.call.request.idempotency_key))
         elif known is None and self._sky.strikes("refuse"):
             self.barrier[work.call.request.idempotency_key] = "refused"
             work.outcome = refused()
@@ -92,7 +102,7 @@ class Participants:
         known = self.barrier.get(call.request.idempotency_key)
         if call.direction is Direction.COMPENSATION:
             return Success(None) if known == "undone" else None
-        return Success(payload(call.request.idempotency_key)) if known == "done" else None
+        return Success(text(call.request.idempotency_key)) if known == "done" else None
 
     def by_hand(self, saga: Key, step: int, key: str, *, done: bool) -> None:
         """An operator has settled it outside, and put the barrier there."""
@@ -100,10 +110,10 @@ class Participants:
         if self.barrier.get(key) != wanted:
             self.barrier[key] = wanted
             direction = Direction.ACTION if done else Direction.COMPENSATION
-            self._effect(Effect(self._now(), saga, step, key, direction, by_hand=True))
+            self._history.effects.append(Effect(self._now(), saga, step, key, direction, by_hand=True))
 
     def _done(self, call: Call) -> Success:
-        return Success(payload(self._take_effect(call, "done")))
+        return Success(text(self._take_effect(call, "done")))
 
     def _undone(self, call: Call) -> Success:
         self._take_effect(call, "undone")
@@ -112,5 +122,5 @@ class Participants:
     def _take_effect(self, call: Call, state: str) -> str:
         key = call.request.idempotency_key
         self.barrier[key] = state
-        self._effect(Effect(self._now(), call.key, call.step, key, call.direction))
+        self._history.effects.append(Effect(self._now(), call.key, call.step, key, call.direction))
         return key

@@ -2,13 +2,27 @@
 
 import asyncio
 from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from sagad_server.domain.errors import Unavailable
 from sagad_server.storage.memory import MemoryStore
-from sagad_server.storage.store import Batch, Committed, CommitUnknown, Key, LoadedSaga, Node, Retryable, RowState
+from sagad_server.storage.memory_database import MemorySaga
+from sagad_server.storage.store import (
+    Batch,
+    Committed,
+    CommitUnknown,
+    DataRejected,
+    Key,
+    LoadedSaga,
+    Node,
+    Retryable,
+    RowState,
+)
+from support.simulation.participants import UNSTORABLE
+from support.simulation.recipes import compiled
 
 if TYPE_CHECKING:
     from support.simulation.node import SimulatedNode
@@ -35,6 +49,10 @@ _METHODS = (
     "create_definition",
     "get_definition",
     "list_definitions",
+    "set_definition_active",
+    "delete_definition",
+    "journal_end",
+    "read_journal",
     "secret",
 )
 
@@ -121,11 +139,32 @@ class SimulatedStore(MemoryStore):
         )
 
     async def _commit_now(self, real: Callable[[Batch], Coroutine[Any, Any, Committed]], batch: Batch) -> Committed:
+        for write in batch.writes:
+            if UNSTORABLE.encode() in write.payload:
+                raise DataRejected(UNSTORABLE)
         committed = await real(batch)
         for write in batch.writes:
             if write.key in committed.keys:
+                if write.new is not None:
+                    name = write.key[0], write.new.definition_id, write.new.version
+                    self._world.history.recipes[write.key] = compiled(self.database.definitions[name].body)
                 self._world.applied(self._node, write.key, write.revision, write.epoch, self._instance_id)
         return committed
+
+    async def purge(self, *arguments: Any, **options: Any) -> int:
+        real = partial(super().purge, *arguments, **options)
+        world = self._world
+
+        async def purge() -> int:
+            bodies = {key: (saga.row.body, saga.events) for key, saga in world.database.sagas.items()}
+            number = await real()
+            for key, (body, events) in bodies.items():
+                saga = world.database.sagas[key]
+                if saga.row.purge_time is not None and key not in world.history.purged:
+                    world.purged(MemorySaga(replace(saga.row, body=body), events=events))
+            return number
+
+        return await self._read(purge)  # type: ignore[no-any-return]
 
     async def resolve(self, keys: Sequence[Key]) -> dict[Key, RowState]:
         return await self._call(partial(super().resolve, keys), "read", Retryable, Retryable)  # type: ignore[no-any-return]
@@ -174,10 +213,10 @@ class SimulatedStore(MemoryStore):
             loop.call_later(self._delay_s(), gate, succeed, result)
 
         if late:
-            loop.call_later(0.1, gate, fail, lost)
-            loop.call_later(0.1 + world.sky.chance.random(), arrive)
+            gate(loop.call_later, 0.1, gate, fail, lost)
+            gate(loop.call_later, 0.1 + world.sky.chance.random(), arrive)
         else:
-            loop.call_later(self._delay_s(), arrive)
+            gate(loop.call_later, self._delay_s(), arrive)
         return await answer
 
     def _delay_s(self) -> float:

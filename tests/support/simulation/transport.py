@@ -11,8 +11,6 @@ if TYPE_CHECKING:
     from support.simulation.node import SimulatedNode
     from support.simulation.world import SimulatedWorld
 
-TIMEOUT_S = 2.0
-
 
 class SimulatedTransport:
     """Answers each call exactly once, by the node's own clock where nobody else does."""
@@ -31,7 +29,8 @@ class SimulatedTransport:
         world.dispatched(node, call)
         self.open[id(call)] = call
         sky = world.sky
-        node.clock.call_at(node.clock.monotonic() + TIMEOUT_S, lambda: self._answer(call, TIMED_OUT))
+        assert call.timeout_ms is not None, "every step of this world has its own"
+        node.clock.call_at(node.clock.monotonic() + call.timeout_ms / 1000, lambda: self._answer(call, TIMED_OUT))
         if not sky.strikes("lost_call"):
             self._deliver(call, again=sky.strikes("doubled_call"), heard=True)
 
@@ -54,7 +53,7 @@ class SimulatedTransport:
             if again and isinstance(outcome, Success | Pending):
                 self._deliver(call, again=False, heard=False)
             if isinstance(outcome, Success) and world.sky.strikes("answer_twice"):
-                world.workload.tell_again(call)
+                world.workload.workers.tell_again(call)
             if outcome is not None and heard:
                 world.loop.call_later(world.chance.random() * 0.02, self._node.gate, self._answer, call, outcome)
 

@@ -21,24 +21,30 @@ _MOST = {
     "refuse": 0.12,
     "refuse_for_now": 0.15,
     "pending": 0.15,
+    "forget": 0.3,
     "answer_twice": 0.15,
+    "unstorable": 0.02,
+    "slow_reader": 0.3,
 }
 _NODE_FAULTS = ("kill", "freeze", "partition", "outage", "drain")
 
 
 @dataclass(frozen=True, slots=True)
 class Weather:
-    """Shares of faults, and how often nodes are disturbed."""
+    """Shares of faults, how often nodes are disturbed, and how often administrators are at work."""
 
     shares: dict[str, float]
     node_faults: list[str]
     every_s: float
+    edit_every_s: float | None
+    purge_every_s: float | None
 
     @classmethod
     def of(cls, chance: Random) -> "Weather":
         shares = {name: most * chance.choice([0.0, 0.3, 1.0]) for name, most in _MOST.items()}
         faults = [name for name in _NODE_FAULTS if chance.random() < 0.6]
-        return cls(shares, faults, chance.choice([2.0, 5.0]))
+        edit_every_s, purge_every_s = chance.choice([None, 1.0, 3.0]), chance.choice([None, 0.5, 3.0])
+        return cls(shares, faults, chance.choice([2.0, 5.0]), edit_every_s, purge_every_s)
 
 
 class Sky:

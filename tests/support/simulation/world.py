@@ -4,18 +4,19 @@ import asyncio
 import gc
 from datetime import UTC, datetime, timedelta
 from random import Random
+from unittest.mock import patch
 from uuid import UUID
 
 from sagad.storage.v1 import storage_pb2
-from sagad_server.domain.definition import compile_definition
 from sagad_server.domain.states import Direction, StepState
+from sagad_server.engine import recovery
 from sagad_server.engine.ports import Call
-from sagad_server.storage.memory_database import MOVING, MemoryDatabase
+from sagad_server.storage.memory_database import MOVING, MemoryDatabase, MemorySaga
 from sagad_server.storage.store import Key
 from support.simulation.chance import ChanceRandom
 from support.simulation.checkers import check
 from support.simulation.disturbances import disturb
-from support.simulation.history import Applied, Dispatch, History
+from support.simulation.history import Applied, Dispatch, History, Purged
 from support.simulation.loop import VirtualLoop
 from support.simulation.node import LEASE_S, SimulatedNode
 from support.simulation.participants import Participants
@@ -28,6 +29,8 @@ SAGAS = 100
 _SAFETY_S = 25.0
 _LIVENESS_S = 150.0
 _DRIFT = 0.01
+_WORTH_MOVING = 2
+"""Sagas above the fair share: of so few, nodes would otherwise give none to each other."""
 _BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
 
 
@@ -42,12 +45,10 @@ class SimulatedWorld:
         self.sky = Sky(self.weather, self.chance)
         self.database = MemoryDatabase(lambda: _BEGIN + timedelta(seconds=self.loop.time()))
         self.database.secrets["completion"] = bytes(32)
-        messages = definitions_of(self.chance)
-        for message in messages:
+        for message in definitions_of(self.chance):
             self.database.definitions["default", message.definition_id, message.version] = stored(message)
-        compiled = {message.definition_id: compile_definition(message) for message in messages}
-        self.history = History(self.database, compiled, LEASE_S / (1 - _DRIFT) + 0.001)
-        self.participants = Participants(self.sky, self.chance, self.history.effects.append, self.loop.time)
+        self.history = History(self.database, LEASE_S / (1 - _DRIFT) + 0.001)
+        self.participants = Participants(self.sky, self.chance, self.history, self.loop.time)
         self.workload = Workload(self, sagas)
         self.nodes: dict[str, SimulatedNode] = {}
         self.database_away = False
@@ -65,7 +66,8 @@ class SimulatedWorld:
         try:
             self._main = loop.create_task(self._live())
             try:
-                loop.run_until_complete(self._main)
+                with patch.object(recovery, "_MINIMUM", _WORTH_MOVING):
+                    loop.run_until_complete(self._main)
             except asyncio.CancelledError:
                 assert self._error is not None
                 raise self._error from None
@@ -176,6 +178,10 @@ class SimulatedWorld:
         self.note("applied", node.name, key[1], f"revision {revision}", f"epoch {epoch}")
         self.history.applied.append(Applied(self.loop.time(), key, revision, epoch, instance))
 
+    def purged(self, saga: MemorySaga) -> None:
+        self.note("purged", saga.row.saga_id)
+        self.history.purged[saga.row.key] = Purged(saga, len(self.history.applied))
+
     def dispatched(self, node: SimulatedNode, call: Call) -> None:
         self.note("call", node.name, call.key[1], call.step, call.direction.name, call.generation, call.attempt)
         instance = node.store.instance_id
@@ -196,7 +202,8 @@ class SimulatedWorld:
         )
 
     def _is_journaled(self, call: Call) -> bool:
-        saga, step_id = self.database.sagas.get(call.key), call.request.step_id
+        purged, step_id = self.history.purged.get(call.key), call.request.step_id
+        saga = self.database.sagas.get(call.key) if purged is None else purged.saga
         action = call.direction is Direction.ACTION
         wanted = (StepState.RUNNING if action else StepState.COMPENSATING, call.generation, call.attempt)
         for event in reversed(saga.events if saga is not None else []):
