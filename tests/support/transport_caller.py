@@ -49,6 +49,7 @@ class Caller:
             request=request,
             timeout_ms=timeout_ms,
             metadata=(("tenant", "acme"),),
+            may_start=lambda _: True,
             on_outcome=lambda _, outcome: future.set_result(outcome),  # a second answer would raise
         )
         self.transport.send(call)

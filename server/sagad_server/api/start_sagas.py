@@ -192,7 +192,7 @@ class StartSagas:
 
     async def _await_end(self, requested: "_Requested") -> None:
         try:
-            requested.answer(await self._commands.end_of(requested.key))
+            requested.answer(await self._commands.ends.of(requested.key))
         except SagadError as error:
             requested.answer(error)
         except Exception as error:  # noqa: BLE001 - as in _start

@@ -18,11 +18,13 @@ class Calls:
         transport: Transport,
         tokens: Tokens,
         holds_lease: Callable[[], bool],
+        may_start: Callable[[Call], bool],
         answered: Callable[[Call, Outcome], None],
     ) -> None:
         self._transport = transport
         self._tokens = tokens
         self._holds_lease = holds_lease
+        self._may_start = may_start
         self._on_answer = answered
         self._held: list[Call] = []
         self.in_flight = 0
@@ -48,6 +50,7 @@ class Calls:
             request=request(saga, index, active.epoch, self._tokens),
             timeout_ms=node.timeout_ms,
             metadata=tuple(saga.metadata.items()),
+            may_start=self._may_start,
             on_outcome=self._answered,
         )
         if self._holds_lease():

@@ -53,7 +53,7 @@ class Commands:
         self._store = engine.store
         self._definitions = definitions
         self._loader = loader
-        self._ends = Ends(engine, loader)
+        self.ends = Ends(engine, loader)
         self._answers: set[asyncio.Task[None]] = set()
         engine.on_conflict = self._answer_conflict
 
@@ -72,18 +72,14 @@ class Commands:
             if active is not None:
                 forget(active, done)
         if wait and isinstance(answer, Snapshot) and not answer.saga.at_rest:  # it sleeps
-            return await self.end_of(command.key)
+            return await self.ends.of(command.key)
         return answer
-
-    async def end_of(self, key: Key) -> Snapshot | Tombstone:
-        """The saga once it has ended or is parked, in memory or not. Raises NotFound, Unavailable."""
-        return await self._ends.of(key)
 
     async def begin(self, command: Start, done: Done, *, wait: bool) -> ActiveSaga | None:
         """The same by a callback: returns once the saga is on its way, which needs no more than a call unless something
         has to be read before. `done` hears of the end: what it is told first counts. A caller that leaves before has
         to `forget` the saga that this returns. With `wait`, a saga that falls asleep is told of as it is then: its end
-        is `end_of`.
+        is one of `ends`.
 
         Raises like `start` what is known at once; `done` then hears nothing.
         """

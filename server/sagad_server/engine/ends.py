@@ -1,8 +1,7 @@
 """The ends of sagas that are not in this node's memory: they sleep, or another node drives them."""
 
-from sagad_server.domain.errors import Unavailable
 from sagad_server.domain.states import ENDED, SagaState
-from sagad_server.engine.engine import RETRY_AFTER_MS, Engine
+from sagad_server.engine.engine import Engine, shutting_down
 from sagad_server.engine.loader import Loader, not_found
 from sagad_server.engine.ports import Snapshot, Tombstone
 from sagad_server.storage.store import Key
@@ -26,11 +25,7 @@ class Ends:
         pause_s = _FIRST_PAUSE_S
         while True:
             if self._engine.draining:
-                raise Unavailable(
-                    "this node is shutting down, and the saga goes on: repeat the call with the same saga_id",
-                    reason="DRAINING",
-                    retry_after_ms=RETRY_AFTER_MS,
-                )
+                raise shutting_down()
             row = await self._engine.store.get_row(key)
             if row is None:
                 raise not_found(key)

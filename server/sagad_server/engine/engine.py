@@ -61,7 +61,7 @@ class Engine:
         """Hears of a start whose id is taken: `Commands`, which answers its callers."""
         self.holds_lease = holds_lease
         """Whether this node may start calls: past its lease, another one may drive its sagas."""
-        self.calls = Calls(transport, tokens, holds_lease, self._answered)
+        self.calls = Calls(transport, tokens, holds_lease, self._may_start, self._answered)
         self.incidents = Incidents(store, clock, random, self.watches, self.journal)
         self._timers = Timers(clock, self._over)
         self._spawn = spawn
@@ -222,6 +222,10 @@ class Engine:
                 self.give_up(active)
         return len(given)
 
+    def _may_start(self, call: Call) -> bool:
+        active = self.sagas.get(call.key)
+        return self.holds_lease() and active is not None and active.epoch == call.request.fencing_token
+
     def _answered(self, call: Call, outcome: Outcome) -> None:
         active = self.sagas.get(call.key)
         if active is None:  # it has ended, is parked, or moved to another node
@@ -249,13 +253,7 @@ class Engine:
         for active in self.sagas.values():
             waiters, active.at_rest = active.at_rest, []
             for done in waiters:
-                done(
-                    Unavailable(
-                        "this node is shutting down, and the saga goes on: repeat the call with the same saga_id",
-                        reason="DRAINING",
-                        retry_after_ms=RETRY_AFTER_MS,
-                    )
-                )
+                done(shutting_down())
 
     def _forget_if_resting(self, active: ActiveSaga) -> None:
         if active.resting and self.sagas.get(active.key) is active:
@@ -295,6 +293,15 @@ class Engine:
         revision, epoch = active.saga.revision, active.epoch
         if active.owned and revision > 0:
             self._spawn(self.incidents.park(active.key, revision, epoch, ParkingReason.INTERNAL, incident_id))
+
+
+def shutting_down() -> Unavailable:
+    """What a caller is told who waits for the end of a saga."""
+    return Unavailable(
+        "this node is shutting down, and the saga goes on: repeat the call with the same saga_id",
+        reason="DRAINING",
+        retry_after_ms=RETRY_AFTER_MS,
+    )
 
 
 def _moved() -> Unavailable:

@@ -59,6 +59,8 @@ class Call:
     timeout_ms: int | None
     """From the hand-over; None: the participant's default."""
     metadata: tuple[tuple[str, str], ...]
+    may_start: Callable[["Call"], bool]
+    """Asked at the hand-over, which may be long after `send`: false once another node may drive the saga."""
     on_outcome: Callable[["Call", Outcome], None]
 
 
@@ -66,7 +68,8 @@ class Transport(Protocol):
     """Calls participants."""
 
     def send(self, call: Call) -> None:
-        """Hands the call over, or queues it. `call.on_outcome` is called once, later."""
+        """Hands the call over, or queues it; one that may not start then is not sent. `call.on_outcome` is called once,
+        later."""
 
     async def drain(self) -> None:
         """Sends nothing more (answers NotSent instead), and returns when every call under way has ended."""

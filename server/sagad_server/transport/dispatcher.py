@@ -12,6 +12,7 @@ _FULL_RETRY_MS = (1_000, 30_000)
 _HELD_RETRY_MS = 1_000
 _MAX_HOLD_S = 30.0
 _TICK_S = 1.0
+_NOT_OURS = "this node's lease was over before the call could leave"
 _SHUTTING_DOWN = "this node is shutting down"
 
 
@@ -77,11 +78,14 @@ class Dispatcher:
 
     def take(self) -> Call | None:
         """The next call, if one may go: it is handed over now."""
-        if not self._queue or self.in_flight >= self._max_in_flight or not self.breaker.lets_through:
-            return None
-        self.breaker.handed_over()
-        self.in_flight += 1
-        return self._queue.popleft()[0]
+        while self._queue and self.in_flight < self._max_in_flight and self.breaker.lets_through:
+            call, _ = self._queue.popleft()
+            if call.may_start(call):
+                self.breaker.handed_over()
+                self.in_flight += 1
+                return call
+            self._not_sent_soon(call, NotSent(_NOT_OURS, _HELD_RETRY_MS))
+        return None
 
     def put_back(self, call: Call) -> None:
         """It was taken, and did not leave: no attempt. It is the next one again."""

@@ -7,10 +7,10 @@ import structlog
 
 from sagad.v1.participant_service_pb2 import DescribeRequest, DescribeResponse
 from sagad.v1.participant_service_pb2_grpc import ParticipantServiceStub
+from sagad_server.domain.inputs import Failed, failed_with_code
 from sagad_server.engine.ports import Clock, Observer, Random
-from sagad_server.engine.requests import clean
 from sagad_server.transport.breaker import BreakerState, is_no_connection
-from sagad_server.transport.channel import ParticipantConfig, connect
+from sagad_server.transport.channel import ParticipantConfig, connect, failed_rpc
 from sagad_server.transport.dispatcher import Dispatcher
 from sagad_server.transport.session import Session
 from sagad_server.transport.state import LinkState
@@ -61,7 +61,7 @@ class Link:
         answer = await self._describe()
         if isinstance(answer, DescribeResponse):
             return answer
-        return f"{answer.code().name}: {clean(answer.details() or '', 200)}"
+        return f"{answer.code}: {answer.failure.message[:200]}"
 
     async def drain(self) -> None:
         """Hands nothing over any more, and returns when every call under way has ended."""
@@ -102,7 +102,7 @@ class Link:
         """Whether the participant has answered."""
         answer = await self._describe()
         if not isinstance(answer, DescribeResponse):
-            if not is_no_connection(answer.code().name):  # it is there, and only does not describe itself
+            if not is_no_connection(answer.code):  # it is there, and only does not describe itself
                 self.dispatcher.reachable()
             return False
         self.dispatcher.reachable()
@@ -141,8 +141,11 @@ class Link:
     def _jitter(self, seconds: float) -> float:
         return seconds * (0.5 + self._random.random() / 2)
 
-    async def _describe(self) -> DescribeResponse | grpc.aio.AioRpcError:
+    async def _describe(self) -> DescribeResponse | Failed:
         try:
-            return await self._stub.Describe(DescribeRequest(), timeout=_DESCRIBE_TIMEOUT_S)
+            answer = await self._stub.Describe(DescribeRequest(), timeout=_DESCRIBE_TIMEOUT_S)
         except grpc.aio.AioRpcError as error:
-            return error
+            return failed_rpc(error)
+        if isinstance(answer, DescribeResponse):
+            return answer
+        return failed_with_code("INTERNAL", "its answer is no DescribeResponse")  # what cannot be parsed is None

@@ -89,6 +89,21 @@ async def test_a_node_that_cannot_renew_starts_no_call_past_its_lease(monkeypatc
     assert first.transport.sent == ["a:reserve", "a:charge"]
 
 
+async def test_a_call_that_is_still_queued_may_not_start_once_another_node_drives_its_saga() -> None:
+    first, second = await two()
+    await first.start("a")
+    queued = first.transport.take("a:reserve")
+    assert queued.may_start(queued)
+    await freeze(first)
+    await second.advance(LEASE_S * 2)
+    assert not queued.may_start(queued), "past the lease"
+    await second.answer("a:reserve", DONE)
+    first.spawn(first.membership.run(first.recovery))  # it wakes up, finds itself dead, and registers anew
+    await first.advance(LEASE_S)
+    assert first.membership.holds_lease
+    assert not queued.may_start(queued)
+
+
 async def test_what_is_seen_while_the_database_is_away_proves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     first, second = await two()
     await freeze(first)

@@ -69,7 +69,14 @@ class World:
         self.session = Session(self.dispatcher, self.clock)
         self.outcomes: dict[int, list[Outcome]] = {}
 
-    def send(self, number: int, *, size: int = 0, timeout_ms: int | None = None) -> None:
+    def send(
+        self,
+        number: int,
+        *,
+        size: int = 0,
+        timeout_ms: int | None = None,
+        may_start: Callable[[Call], bool] = lambda _: True,
+    ) -> None:
         self.outcomes[number] = []
         request = pb.StepRequest(step_id=str(number))
         request.input.data = bytes(size)
@@ -85,6 +92,7 @@ class World:
                 request=request,
                 timeout_ms=timeout_ms,
                 metadata=(("tenant", "acme"),),
+                may_start=may_start,
                 on_outcome=lambda _, outcome: hear(outcome),
             )
         )
@@ -312,6 +320,21 @@ def test_answers_of_any_kind_keep_the_breaker_closed() -> None:
         error = pb.SessionAnswer(call_id=call.call_id, error=pb.SessionError(code=code))
         world.session.receive(pb.SessionResponse(answers=[error]))
     assert world.dispatcher.breaker.state is BreakerState.CLOSED
+
+
+def test_a_queued_call_that_may_not_start_any_more_is_no_attempt_and_holds_up_no_other() -> None:
+    world = World(max_in_flight=1)
+    world.send(0)
+    (first,) = world.hand_over()
+    world.send(1, may_start=lambda _: False)
+    world.send(2)
+    world.answer(first.call_id)
+    assert [call.step.step_id for call in world.hand_over()] == ["2"]
+    world.clock.turn(0)
+    (outcome,) = world.outcomes[1]
+    assert isinstance(outcome, NotSent)
+    assert not outcome.uses_retry
+    assert world.dispatcher.in_flight == 1
 
 
 def test_the_queue_is_bounded_and_what_is_beyond_was_never_sent() -> None:
