@@ -26,6 +26,14 @@ CREATE TABLE sagad.definition (
     CONSTRAINT definition_pkey PRIMARY KEY (namespace, definition_id, version)
 );
 
+CREATE TABLE sagad.deleted_definition (
+    namespace text COLLATE "C" NOT NULL,
+    definition_id text COLLATE "C" NOT NULL,
+    version text COLLATE "C" NOT NULL,
+    body bytea NOT NULL,
+    CONSTRAINT deleted_definition_pkey PRIMARY KEY (namespace, definition_id, version)
+);
+
 CREATE TABLE sagad.event (
     batch_id uuid NOT NULL,
     revision bigint NOT NULL,

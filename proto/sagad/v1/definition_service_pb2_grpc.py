@@ -118,7 +118,8 @@ class DefinitionServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def DeleteDefinition(self, request, context):
-        """DeleteDefinition removes a version. FAILED_PRECONDITION: a saga names it.
+        """DeleteDefinition removes a version. FAILED_PRECONDITION: a saga names it. Its name stays taken: it can be created
+        again with the same content only.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

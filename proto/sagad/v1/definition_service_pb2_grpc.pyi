@@ -46,7 +46,9 @@ class DefinitionServiceStub:
     DeactivateDefinition: _grpc.UnaryUnaryMultiCallable[_definition_service_pb2.DeactivateDefinitionRequest, _definition_service_pb2.DeactivateDefinitionResponse]
     """DeactivateDefinition lets no new saga start; those that run go on."""
     DeleteDefinition: _grpc.UnaryUnaryMultiCallable[_definition_service_pb2.DeleteDefinitionRequest, _definition_service_pb2.DeleteDefinitionResponse]
-    """DeleteDefinition removes a version. FAILED_PRECONDITION: a saga names it."""
+    """DeleteDefinition removes a version. FAILED_PRECONDITION: a saga names it. Its name stays taken: it can be created
+    again with the same content only.
+    """
     GetDefinitionStats: _grpc.UnaryUnaryMultiCallable[_definition_service_pb2.GetDefinitionStatsRequest, _definition_service_pb2.GetDefinitionStatsResponse]
     """GetDefinitionStats counts the sagas of a definition."""
     SimulateDefinition: _grpc.UnaryUnaryMultiCallable[_definition_service_pb2.SimulateDefinitionRequest, _definition_service_pb2.SimulateDefinitionResponse]
@@ -73,7 +75,9 @@ class DefinitionServiceAsyncStub(DefinitionServiceStub):
     DeactivateDefinition: _aio.UnaryUnaryMultiCallable[_definition_service_pb2.DeactivateDefinitionRequest, _definition_service_pb2.DeactivateDefinitionResponse]  # type: ignore[assignment]
     """DeactivateDefinition lets no new saga start; those that run go on."""
     DeleteDefinition: _aio.UnaryUnaryMultiCallable[_definition_service_pb2.DeleteDefinitionRequest, _definition_service_pb2.DeleteDefinitionResponse]  # type: ignore[assignment]
-    """DeleteDefinition removes a version. FAILED_PRECONDITION: a saga names it."""
+    """DeleteDefinition removes a version. FAILED_PRECONDITION: a saga names it. Its name stays taken: it can be created
+    again with the same content only.
+    """
     GetDefinitionStats: _aio.UnaryUnaryMultiCallable[_definition_service_pb2.GetDefinitionStatsRequest, _definition_service_pb2.GetDefinitionStatsResponse]  # type: ignore[assignment]
     """GetDefinitionStats counts the sagas of a definition."""
     SimulateDefinition: _aio.UnaryUnaryMultiCallable[_definition_service_pb2.SimulateDefinitionRequest, _definition_service_pb2.SimulateDefinitionResponse]  # type: ignore[assignment]
@@ -133,7 +137,9 @@ class DefinitionServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _definition_service_pb2.DeleteDefinitionRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_definition_service_pb2.DeleteDefinitionResponse, _abc.Awaitable[_definition_service_pb2.DeleteDefinitionResponse]]:
-        """DeleteDefinition removes a version. FAILED_PRECONDITION: a saga names it."""
+        """DeleteDefinition removes a version. FAILED_PRECONDITION: a saga names it. Its name stays taken: it can be created
+        again with the same content only.
+        """
 
     @_abc_1.abstractmethod
     def GetDefinitionStats(

@@ -1,6 +1,6 @@
 """What every store says when it refuses a definition."""
 
-from sagad_server.domain.errors import FailedPrecondition, ResourceExhausted
+from sagad_server.domain.errors import AlreadyExists, FailedPrecondition, ResourceExhausted
 from sagad_server.storage.store import StoredDefinition
 
 
@@ -31,4 +31,13 @@ def in_use(definition_id: str, version: str) -> FailedPrecondition:
         f"delete it once they are purged",
         reason="DEFINITION_IN_USE",
         metadata={"definition_id": definition_id, "version": version},
+    )
+
+
+def said_otherwise(definition_id: str, version: str) -> AlreadyExists:
+    """The version was deleted, and is not to come back as another one."""
+    return AlreadyExists(
+        f"definition {definition_id!r} {version} was deleted, and had other content, which never changes: give the new "
+        "content another version",
+        reason="DEFINITION_EXISTS",
     )

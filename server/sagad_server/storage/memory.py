@@ -11,7 +11,7 @@ from uuid import UUID, uuid4
 from sagad_server.domain.errors import Unavailable
 from sagad_server.domain.states import ENDED
 from sagad_server.storage.audit import AuditEntry, AuditFilter, AuditRow
-from sagad_server.storage.definitions import in_use, require_room
+from sagad_server.storage.definitions import in_use, require_room, said_otherwise
 from sagad_server.storage.journal import Cursor, JournalPage
 from sagad_server.storage.memory_database import MOVING, MemoryDatabase, MemorySaga, require_storable
 from sagad_server.storage.store import (
@@ -256,6 +256,8 @@ class MemoryStore:
         stored = self._opened().definitions
         key = (definition.namespace, definition.definition_id, definition.version)
         if key not in stored:
+            if self.database.deleted_definitions.get(key, definition.body) != definition.body:
+                raise said_otherwise(*key[1:])
             steps = sum(other.step_count for other in stored.values())
             require_room(definition, len(stored), steps, max_definitions, max_steps)
             stored[key] = replace(definition, create_time=self.database.now())
@@ -287,8 +289,10 @@ class MemoryStore:
         rows = (saga.row for saga in self._opened().sagas.values())
         if any((row.namespace, row.definition_id, row.version) == key for row in rows):
             raise in_use(definition_id, version)
-        if self.database.definitions.pop(key, None) is None:
+        gone = self.database.definitions.pop(key, None)
+        if gone is None:
             return False
+        self.database.deleted_definitions[key] = gone.body
         self.database.note(audit)
         return True
 

@@ -71,6 +71,8 @@ class MemoryDatabase:
         self.sagas: dict[Key, MemorySaga] = {}
         self.journal = MemoryJournal()
         self.definitions: dict[tuple[str, str, str], StoredDefinition] = {}
+        self.deleted_definitions: dict[tuple[str, str, str], bytes] = {}
+        """Their bodies."""
         self.secrets: dict[str, bytes] = {}
         self.nodes: dict[UUID, NodeRow] = {}
         self.loading: dict[UUID, list[Key]] = {}

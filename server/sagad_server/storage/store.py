@@ -382,7 +382,8 @@ class Store(Protocol):
     ) -> StoredDefinition:
         """Stores a version (create_time is ignored), or returns the one that stands there, whatever its body is. What
         is stored is noted in the audit log, as all that has `audit`, in the same transaction.
-        Raises `errors.ResourceExhausted` naming the bound."""
+        Raises `errors.ResourceExhausted` naming the bound, and `errors.AlreadyExists` if a version of this name was
+        deleted that had another body: others may still know that one."""
 
     async def get_definition(self, namespace: str, definition_id: str, version: str) -> StoredDefinition | None:
         """One version."""

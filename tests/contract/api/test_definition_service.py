@@ -230,8 +230,17 @@ async def test_a_deleted_definition_is_gone(server: Server) -> None:
     for call in (get(server), get(server, "1.0.0"), server.start(), delete(server, "1.0.0")):
         refusal = await refused(call)
         assert (refusal.code, refusal.reason) == (grpc.StatusCode.NOT_FOUND, "DEFINITION_NOT_FOUND")
-    await create(server, chain("charge"))
-    assert [one.step_id for one in (await server.start(wait=True)).steps] == ["charge"]
+    await create(server, chain("reserve"))
+    assert [one.step_id for one in (await server.start(wait=True)).steps] == ["reserve"]
+
+
+async def test_a_version_never_changes_not_even_by_way_of_its_deletion(server: Server) -> None:
+    await create(server, chain("reserve"))
+    await delete(server, "1.0.0")
+    refusal = await refused(create(server, chain("charge")))
+    assert (refusal.code, refusal.reason) == (grpc.StatusCode.ALREADY_EXISTS, "DEFINITION_EXISTS")
+    assert "another version" in refusal.message
+    await create(server, chain("charge", version="1.0.1"))
 
 
 async def test_a_definition_stays_while_a_saga_names_it(server: Server) -> None:

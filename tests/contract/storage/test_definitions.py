@@ -5,7 +5,7 @@ from datetime import datetime
 import pytest
 from support.storage import DEFINITION_ID, NAMESPACE, VERSION, Backend, definition, end, start
 
-from sagad_server.domain.errors import FailedPrecondition, ResourceExhausted
+from sagad_server.domain.errors import AlreadyExists, FailedPrecondition, ResourceExhausted
 
 
 async def test_a_version_is_kept_as_given_with_the_stores_own_create_time(backend: Backend) -> None:
@@ -86,6 +86,21 @@ async def test_a_version_that_no_saga_names_is_deleted(backend: Backend) -> None
 
     assert await backend.store.get_definition(NAMESPACE, DEFINITION_ID, VERSION) is None
     assert await backend.store.delete_definition(NAMESPACE, DEFINITION_ID, VERSION) is False
+
+
+async def test_a_deleted_version_comes_back_with_the_same_body_only(backend: Backend) -> None:
+    first = await backend.store.get_definition(NAMESPACE, DEFINITION_ID, VERSION)
+    assert first is not None
+    for _ in range(2):
+        await backend.store.delete_definition(NAMESPACE, DEFINITION_ID, VERSION)
+
+        with pytest.raises(AlreadyExists, match=f"'{DEFINITION_ID}' {VERSION} was deleted") as refused:
+            await backend.store.create_definition(definition(body=b"other"), 1_000, 10_000)
+        assert refused.value.reason == "DEFINITION_EXISTS"
+        assert await backend.store.get_definition(NAMESPACE, DEFINITION_ID, VERSION) is None
+
+        again = await backend.store.create_definition(definition(body=first.body), 1_000, 10_000)
+        assert again.body == first.body
 
 
 async def test_a_version_that_a_saga_names_is_kept_until_the_saga_is_purged(backend: Backend) -> None:

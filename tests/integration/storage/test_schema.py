@@ -17,7 +17,6 @@ from sagad_server.storage.store import SchemaTooNew, SchemaTooOld
 
 DOCUMENT = Path(__file__).parents[3] / "docs" / "reference" / "schema.sql"
 KNOWN = max(known_migrations())
-KNOWN = max(known_migrations())
 NEWER = "INSERT INTO sagad.schema_migration (version, name) VALUES (9999, 'of the future')"
 
 

@@ -7,7 +7,7 @@ from support.definitions import definition, pivot, retriable, step
 from support.play import payload, refused
 from support.world import World, stored
 
-from sagad_server.domain.errors import AlreadyExists, InvalidArgument, SagadError, Unavailable
+from sagad_server.domain.errors import AlreadyExists, FailedPrecondition, InvalidArgument, SagadError, Unavailable
 from sagad_server.domain.inputs import Pending, Success
 from sagad_server.domain.states import SagaState, StepState
 from sagad_server.engine import engine as engine_module
@@ -215,16 +215,21 @@ async def test_a_step_of_a_saga_parked_as_a_whole_is_not_closed_to_its_answer(
     assert (await world.saga("a")).steps[0].state is StepState.SUCCEEDED
 
 
-async def test_a_definition_that_was_deleted_and_made_anew_is_not_remembered_as_it_was(world: World) -> None:
+async def test_a_definition_that_was_deleted_and_made_anew_can_be_started_again_by_a_node_that_kept_it(
+    world: World,
+) -> None:
     await world.start("a")
     await world.answer("a:one", DONE)
     world.database.sagas.clear()
-    definitions = world.commands._definitions
+    (message,) = world._messages
     await world.store.delete_definition("default", "order", "1.0.0")
-    made = definition(step("other"))
-    definitions.changed(await world.store.create_definition(stored(made), 1000, 10_000))
-    await world.start("b")
-    assert world.transport.sent[-1] == "b:other"
+    with pytest.raises(FailedPrecondition, match="deleted meanwhile"):
+        await world.start("b")
+    with pytest.raises(AlreadyExists):
+        await world.store.create_definition(stored(definition(step("other"))), 1000, 10_000)
+    await world.store.create_definition(stored(message), 1000, 10_000)
+    await world.start("c")
+    assert world.transport.sent[-1] == "c:one"
 
 
 async def test_wait_never_answers_with_a_saga_that_moves() -> None:

@@ -1,7 +1,7 @@
 """Definition versions in the database."""
 
 from sagad_server.storage.audit import AuditEntry
-from sagad_server.storage.definitions import in_use, require_room
+from sagad_server.storage.definitions import in_use, require_room, said_otherwise
 from sagad_server.storage.postgres.audit import append
 from sagad_server.storage.postgres.pool import Pool
 from sagad_server.storage.postgres.queries import load_queries
@@ -24,6 +24,8 @@ async def create(
         await connection.execute(SQL["lock"], LOCK)
         if standing := await connection.fetchrow(SQL["get"], *key):
             return stored_definition(standing)
+        if await connection.fetchval(SQL["said_otherwise"], *key, definition.body):
+            raise said_otherwise(*key[1:])
         totals = await connection.fetchrow(SQL["count"])
         assert totals is not None
         require_room(definition, totals["definitions"], totals["steps"], max_definitions, max_steps)

@@ -39,5 +39,18 @@ SELECT EXISTS (
 )
 
 -- name: delete
-DELETE FROM sagad.definition
-WHERE namespace = $1 AND definition_id = $2 AND version = $3
+WITH gone AS (
+    DELETE FROM sagad.definition
+    WHERE namespace = $1 AND definition_id = $2 AND version = $3
+    RETURNING *
+)
+INSERT INTO sagad.deleted_definition (namespace, definition_id, version, body)
+SELECT namespace, definition_id, version, body FROM gone
+ON CONFLICT DO NOTHING
+
+-- name: said_otherwise
+-- Whether a version of this name was deleted that had another body.
+SELECT EXISTS (
+    SELECT FROM sagad.deleted_definition
+    WHERE namespace = $1 AND definition_id = $2 AND version = $3 AND body <> $4
+)

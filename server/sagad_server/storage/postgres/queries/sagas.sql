@@ -1,6 +1,7 @@
 -- name: claim
--- Takes over sagas that move and do not sleep, and that no LIVE node owns. Owners are found by hopping through the index saga_moving, so
--- that the sagas of the living cost nothing; ORDER BY makes the planner use it. Only rows that nobody is writing.
+-- Takes over sagas that move and do not sleep, and that no LIVE node owns. Owners are found by hopping through the index
+-- saga_moving, so that the sagas of the living cost nothing; ORDER BY makes the planner use it. Only rows that nobody is
+-- writing.
 WITH RECURSIVE owners (owner) AS (
     (SELECT owner FROM sagad.saga WHERE state IN (1, 2) AND owner IS NOT NULL ORDER BY owner LIMIT 1)
     UNION ALL
