@@ -33,6 +33,8 @@ class Ends:
                 loaded = await self._engine.store.load(key)
                 if loaded is None:
                     raise not_found(key)
-                return await self._loader.snapshot(loaded)
+                answer = await self._loader.snapshot(loaded)
+                if isinstance(answer, Tombstone) or answer.saga.at_rest:  # else it has moved on since the row was read
+                    return answer
             await self._engine.clock.sleep(pause_s * (0.5 + self._engine.random.random() / 2))
             pause_s = min(pause_s * 2, _LONGEST_PAUSE_S)

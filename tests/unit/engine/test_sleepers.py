@@ -10,6 +10,7 @@ from sagad_server.domain.inputs import Pending, Success
 from sagad_server.domain.states import SagaState, StepState
 from sagad_server.engine.ports import Snapshot, Tombstone
 from sagad_server.engine.settings import Settings
+from sagad_server.storage.store import Key, LoadedSaga
 
 DONE = Success(None)
 KEY = ("default", "a")
@@ -136,6 +137,29 @@ async def test_a_caller_gets_the_end_that_another_node_has_brought_about() -> No
     answer = await waiting
     assert isinstance(answer, Snapshot)
     assert answer.saga.state is SagaState.SUCCEEDED
+
+
+async def test_a_caller_is_not_told_of_a_saga_that_moves_on_while_it_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = await booted()
+    await complete(world, await asleep(world))
+    await world.answer("a:charge", DONE)
+    real = world.store.load
+
+    async def load_late(key: Key) -> LoadedSaga | None:
+        monkeypatch.undo()
+        await world.commands.compensate(KEY, reason="changed my mind", actor="me")
+        return await real(key)
+
+    monkeypatch.setattr(world.store, "load", load_late)
+    waiting = asyncio.ensure_future(world.commands.ends.of(KEY))
+    await world.settle()
+    assert not waiting.done()
+    await world.answer("a:-charge", DONE)
+    await world.answer("a:-reserve", DONE)
+    await world.advance(3)
+    answer = await waiting
+    assert isinstance(answer, Snapshot)
+    assert answer.saga.state is SagaState.COMPENSATED
 
 
 async def test_a_watch_of_a_sleeper_hears_of_what_wakes_it() -> None:
