@@ -222,13 +222,19 @@ class Engine:
                 self.give_up(active)
         return len(given)
 
-    def _may_start(self, call: Call) -> bool:
+    def _caller(self, call: Call) -> ActiveSaga | None:
+        """The saga that a call is of, unless it has ended, is parked, or moved to another node. A start has called
+        nobody: its id is then taken by the saga that has."""
         active = self.sagas.get(call.key)
+        return active if active is not None and active.saga.revision > 0 else None
+
+    def _may_start(self, call: Call) -> bool:
+        active = self._caller(call)
         return self.holds_lease() and active is not None and active.epoch == call.request.fencing_token
 
     def _answered(self, call: Call, outcome: Outcome) -> None:
-        active = self.sagas.get(call.key)
-        if active is None:  # it has ended, is parked, or moved to another node
+        active = self._caller(call)
+        if active is None:
             return
         elapsed_ms = active.elapsed_ms(active.saga.steps[call.step].since_revision, self.clock.monotonic())
         answered = Answered(

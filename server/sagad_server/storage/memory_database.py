@@ -167,7 +167,7 @@ class MemoryDatabase:
         """Parks the saga as a whole."""
         row, now = saga.row, self.now()
         row.state, row.owner, row.incident_id = SagaState.PARKED, None, incident_id
-        row.revision, row.parking_mask = row.revision + 1, row.parking_mask | 1 << reason
+        row.revision, row.epoch, row.parking_mask = row.revision + 1, row.epoch + 1, row.parking_mask | 1 << reason
         row.park_time = row.update_time = now
         saga.wake_time = None
         saga.append(EventCause.INCIDENT, now, event, b"", uuid4())

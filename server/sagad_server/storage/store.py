@@ -315,8 +315,9 @@ class Store(Protocol):
 
     async def park(self, key: Key, *, revision: int, epoch: int, reason: int, incident_id: str, event: bytes) -> bool:
         """Parks a moving saga as a whole without reading its data, if its row stands at this epoch and revision:
-        state PARKED, revision + 1, owner null, the bit of `reason` in parking_mask, and an event with cause INCIDENT.
-        False if it does not stand there. The next commit on it clears incident_id and park_time."""
+        state PARKED, revision + 1, owner null, epoch + 1, since it need not be the owner that parks it, the bit of
+        `reason` in parking_mask, and an event with cause INCIDENT. False if it does not stand there. The next commit on
+        it clears incident_id and park_time."""
 
     async def load(self, key: Key) -> LoadedSaga | None:
         """A saga with its journal. A tombstone has no events."""

@@ -178,7 +178,7 @@ async def test_a_commit_on_a_saga_parked_as_a_whole_clears_the_incident(backend:
     reason = ParkingReason.INTERNAL
     assert await backend.store.park(key("a"), revision=1, epoch=1, reason=reason, incident_id="i", event=b"")
 
-    await backend.commit(step("a", 3))
+    await backend.commit(step("a", 3, guard_epoch=2, epoch=2))
 
     row = (await backend.load("a")).row
     assert (row.incident_id, row.park_time, row.parking_mask) == ("", None, 0)

@@ -206,7 +206,7 @@ async def test_park_stops_a_moving_saga_without_reading_its_data(backend: Backen
 
     loaded = await backend.load("a")
     row, event = loaded.row, loaded.events[1]
-    assert (row.state, row.revision, row.epoch, row.owner) == (SagaState.PARKED, 2, 1, None)
+    assert (row.state, row.revision, row.epoch, row.owner) == (SagaState.PARKED, 2, 2, None)
     assert (row.parking_mask, row.incident_id, row.body) == (2 | 1 << reason, "i-1", b"poison")
     assert row.park_time == row.update_time == event.time
     assert (event.revision, event.cause, event.body, event.payload) == (2, EventCause.INCIDENT, b"e", b"")

@@ -125,7 +125,7 @@ class SimulatedStore(MemoryStore):
         async def park() -> bool:
             parked = await real()
             if parked:
-                self._world.applied(self._node, key, revision + 1, epoch, self._instance_id)
+                self._world.applied(self._node, key, revision + 1, epoch + 1, self._instance_id)
             return parked
 
         return await self._read(park)  # type: ignore[no-any-return]

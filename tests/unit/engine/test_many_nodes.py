@@ -104,6 +104,23 @@ async def test_a_call_that_is_still_queued_may_not_start_once_another_node_drive
     assert not queued.may_start(queued)
 
 
+async def test_an_answer_is_not_taken_for_one_to_a_start_whose_id_is_taken() -> None:
+    first, _ = await two()
+    await first.start("a")
+    late = first.transport.take("a:reserve")
+    first.engine.drop_all()
+    repeated = first.starting("a")
+    while ("default", "a") not in first.engine.sagas:  # noqa: ASYNC110 - a turn or two
+        await asyncio.sleep(0)
+    started = first.engine.sagas["default", "a"]
+    assert started.saga.revision == 0
+    assert not late.may_start(late)
+    late.on_outcome(late, DONE)
+    assert not started.waiting
+    await first.settle()
+    assert (await repeated).saga.revision == 1
+
+
 async def test_what_is_seen_while_the_database_is_away_proves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     first, second = await two()
     await freeze(first)

@@ -111,6 +111,7 @@ WITH parked AS (
     UPDATE sagad.saga
     SET state = 3,
         revision = revision + 1,
+        epoch = epoch + 1,
         owner = NULL,
         wake_at = NULL,
         parking_mask = parking_mask | (1 << $5),
