@@ -19,8 +19,8 @@ demo: .venv/.stamp ## shows sagas that succeed, compensate and survive a crash o
 run: .venv/.stamp ## serves on 127.0.0.1:7400 with the example participants, until Ctrl-C
 	.venv/bin/python -m sagad_examples.run $(ARGS)
 
-test: .venv-test/.stamp ## unit, contract and integration tests; ARGS="-k name" chooses
-	.venv-test/bin/python -m pytest $(ARGS)
+test: .venv-test/.stamp ## unit, contract and integration tests, several at once; ARGS="-k name" chooses
+	.venv-test/bin/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal $(ARGS)
 
 test-redis: .venv-test/.stamp ## the part of the tests that needs Redis; SAGAD_TEST_REDIS=redis://... takes one of yours
 	.venv-test/bin/python -m pytest tests/integration/participant -k redis $(ARGS)

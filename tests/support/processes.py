@@ -1,6 +1,8 @@
 """sagad as a real process, to be killed for real."""
 
+import contextlib
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -18,10 +20,12 @@ START_TIMEOUT_S = 60.0
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A port that nobody listens on, outside of the range from which outgoing connections get theirs meanwhile."""
+    for port in random.SystemRandom().sample(range(10_000, 20_000), 100):
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError("of 100 ports between 10000 and 19999 none is free")
 
 
 def environment() -> dict[str, str]:

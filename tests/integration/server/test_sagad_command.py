@@ -16,6 +16,8 @@ from support.processes import SagadProcess, environment, free_port, sagad_proces
 
 from sagad_server.embedded import EmbeddedPostgres
 
+ANY_PORTS = ("--set", "grpc.address=127.0.0.1:0", "--set", "http.address=127.0.0.1:0")
+
 
 @pytest.fixture
 def folder() -> Iterator[Path]:
@@ -76,7 +78,7 @@ def test_migrate_says_what_it_did_and_then_has_nothing_to_do(postgres_dsn: str) 
 def test_a_newer_schema_is_refused_with_a_clear_message(postgres_dsn: str) -> None:
     sagad("migrate", "--set", f"postgres.dsn={postgres_dsn}")
     execute(postgres_dsn, "INSERT INTO sagad.schema_migration (version, name) VALUES (9999, 'from the future')")
-    done = sagad("serve", "--set", f"postgres.dsn={postgres_dsn}", "--set", "grpc.address=127.0.0.1:0")
+    done = sagad("serve", "--set", f"postgres.dsn={postgres_dsn}", *ANY_PORTS)
     assert done.returncode == 1
     assert "9999" in done.stderr
     assert "Traceback" not in done.stderr
@@ -112,7 +114,7 @@ def test_an_http_port_that_is_taken_is_said_before_a_node_of_the_same_name_is_pu
 
 
 def test_a_database_that_does_not_exist_is_said_at_once(postgres_dsn: str) -> None:
-    done = sagad("serve", "--set", f"postgres.dsn={postgres_dsn}x")
+    done = sagad("serve", "--set", f"postgres.dsn={postgres_dsn}x", *ANY_PORTS)
     assert done.returncode == 1
     assert "does not exist" in done.stderr
 
