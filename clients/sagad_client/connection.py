@@ -23,6 +23,8 @@ _CHANNEL_OPTIONS = [
     # A server that vanished without a word is found out while a call waits for it. sagad takes pings every 10 s.
     ("grpc.keepalive_time_ms", 30_000),
     ("grpc.keepalive_timeout_ms", 10_000),
+    # A watch may be silent for days.
+    ("grpc.http2.max_pings_without_data", 0),
     # A page of sagas with payloads is larger than gRPC's 4 MiB.
     ("grpc.max_receive_message_length", 64 * 1024 * 1024),
 ]

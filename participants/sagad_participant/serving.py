@@ -44,6 +44,17 @@ class RunningServer:
         await self._server.stop(grace_s)
 
 
+_OPTIONS = (
+    # Without it a second server would share the port silently.
+    ("grpc.so_reuseport", 0),
+    # A coordinator that vanished without a word is found out, and its session with it.
+    ("grpc.keepalive_time_ms", 60_000),
+    ("grpc.http2.max_pings_without_data", 0),
+    # gRPC ends connections that are pinged every few minutes while they are silent, and a session is silent for long.
+    ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
+)
+
+
 async def start(
     participant: Participant,
     address: str = "127.0.0.1:0",
@@ -58,8 +69,7 @@ async def start(
     grpc.health.v1 and reflection are served where grpcio-health-checking and grpcio-reflection are installed.
     Raises OSError if the address cannot be had.
     """
-    # Without so_reuseport=0 a second server would share the port silently.
-    server = grpc.aio.server(interceptors=list(interceptors), options=[("grpc.so_reuseport", 0)])
+    server = grpc.aio.server(interceptors=list(interceptors), options=_OPTIONS)
     servicer = ParticipantServicer(participant, max_concurrency=max_concurrency)
     participant_service_pb2_grpc.add_ParticipantServiceServicer_to_server(servicer, server)
     health_servicer = await _add_health(server) if health is not None else None

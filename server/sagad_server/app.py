@@ -18,6 +18,7 @@ from sagad_server.api.peers import Peers
 from sagad_server.api.saga_service import SagaService
 from sagad_server.api.server import SERVICES, add_services, listen, new_server, peer_credentials
 from sagad_server.config import Config
+from sagad_server.config_sections import COMPRESSIONS
 from sagad_server.domain.errors import Unavailable
 from sagad_server.engine.commands import Commands
 from sagad_server.engine.definitions import Definitions
@@ -271,6 +272,8 @@ def _participants(config: Config) -> dict[str, ParticipantConfig]:
             max_in_flight=one.max_in_flight,
             tls=one.tls,
             ca_pem=one.ca_file.read_bytes() if one.ca_file is not None else None,
+            keepalive_time_s=one.keepalive_time,
+            compression=COMPRESSIONS[one.compression],
         )
         for name, one in config.participants.items()
     }

@@ -3,6 +3,7 @@
 import socket
 from typing import Annotated, Literal, Self
 
+import grpc
 from pydantic import BaseModel, ConfigDict, Field, FilePath, model_validator
 
 from sagad_server.config_values import Address, Dsn, Duration
@@ -17,6 +18,14 @@ class Section(BaseModel):
     """Immutable; unknown keys are refused."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+Compression = Literal["none", "deflate", "gzip"]
+COMPRESSIONS: dict[Compression, grpc.Compression] = {
+    "none": grpc.Compression.NoCompression,
+    "deflate": grpc.Compression.Deflate,
+    "gzip": grpc.Compression.Gzip,
+}
 
 
 class Grpc(Section):
@@ -38,6 +47,8 @@ class Grpc(Section):
     """Silence of a connection after which the server pings the client."""
     keepalive_timeout: Annotated[float, Duration("1s", "1h")] = 20
     """How long the answer to a ping may take before the connection is closed."""
+    compression: Compression = "none"
+    """How answers are compressed for clients that take it: less traffic for more CPU."""
 
     @model_validator(mode="after")
     def _tls_is_whole(self) -> Self:
@@ -85,6 +96,10 @@ class Participant(Section):
     """Timeout of an attempt, where the step gives none."""
     max_in_flight: Annotated[int, Field(ge=1, le=100_000)] = 1000
     """Calls to it at once; more wait their turn."""
+    compression: Compression = "none"
+    """How its calls are compressed: less traffic for more CPU."""
+    keepalive_time: Annotated[float, Duration("10s", "1d")] = 360
+    """Silence after which it is pinged. Most gRPC servers end a connection that is pinged more often than every 5m."""
 
     @model_validator(mode="after")
     def _ca_needs_tls(self) -> Self:

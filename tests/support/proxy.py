@@ -42,6 +42,8 @@ class Proxy:
         self._refuses = False
         self.acted = asyncio.Event()
         self.port = 0
+        self.request_bytes = 0
+        self.answer_bytes = 0
 
     def cut(self) -> None:
         """Breaks all connections; new ones are let through."""
@@ -90,6 +92,7 @@ class Proxy:
 
     async def _requests(self, reader: asyncio.StreamReader, link: _Link) -> None:
         while data := await _read(reader):
+            self.request_bytes += len(data)
             if self._marker and self._marker in data:
                 self._marker = b""
                 link.loses_answers, link.cut_by_answer = True, self._cuts
@@ -99,6 +102,7 @@ class Proxy:
 
     async def _answers(self, reader: asyncio.StreamReader, link: _Link) -> None:
         while data := await _read(reader):
+            self.answer_bytes += len(data)
             if not link.loses_answers:
                 await asyncio.sleep(self.delay_s)
                 link.client.write(data)

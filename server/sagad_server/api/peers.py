@@ -12,7 +12,16 @@ from sagad_server.storage.store import NodeState, Store
 
 _TIMEOUT_S = 60.0
 """Of calls whose caller has set none."""
-_OPTIONS = (("grpc.initial_reconnect_backoff_ms", 100), ("grpc.max_reconnect_backoff_ms", 1000))
+_OPTIONS = (
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 1000),
+    # A machine that vanished without a word is found out while a watch of its sagas waits for it.
+    ("grpc.keepalive_time_ms", 10_000),
+    ("grpc.keepalive_timeout_ms", 5_000),
+    ("grpc.http2.max_pings_without_data", 0),
+    # The client's bound is the one that counts.
+    ("grpc.max_receive_message_length", -1),
+)
 
 
 class Peers:

@@ -21,7 +21,7 @@ from sagad_server.api.definition_service import DefinitionService
 from sagad_server.api.health import Health
 from sagad_server.api.interceptor import Forwarder, Guard, RequestObserver
 from sagad_server.api.saga_service import SagaService
-from sagad_server.config_sections import Grpc
+from sagad_server.config_sections import COMPRESSIONS, Grpc
 
 SERVICES = (
     saga_service_pb2.DESCRIPTOR.services_by_name["SagaService"].full_name,
@@ -37,7 +37,11 @@ class ListenError(Exception):
 
 def new_server(config: Grpc, observer: RequestObserver, forwarder: Forwarder) -> grpc.aio.Server:
     """A server without services that does not listen yet."""
-    return grpc.aio.server(interceptors=[Guard(observer, forwarder)], options=_options(config))
+    return grpc.aio.server(
+        interceptors=[Guard(observer, forwarder)],
+        options=_options(config),
+        compression=COMPRESSIONS[config.compression],
+    )
 
 
 def add_services(
@@ -99,6 +103,8 @@ def _options(config: Grpc) -> list[tuple[str, int]]:
         # Clients may ping too, also while they have no call; those that ping more often than this are told to go.
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.http2.min_recv_ping_interval_without_data_ms", _SHORTEST_PING_INTERVAL_MS),
+        # A watch may be silent for days: that is what pings are for.
+        ("grpc.http2.max_pings_without_data", 0),
     ]
 
 

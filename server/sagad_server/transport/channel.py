@@ -17,7 +17,8 @@ _CHANNEL_OPTIONS = (
     # A participant that comes back is found within a second or two.
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 1000),
-    ("grpc.keepalive_time_ms", 30_000),
+    # A session may be silent for as long as no saga needs it.
+    ("grpc.http2.max_pings_without_data", 0),
     ("grpc.max_receive_message_length", 1024 * 1024),
 )
 
@@ -31,14 +32,17 @@ class ParticipantConfig:
     max_in_flight: int
     tls: bool = False
     ca_pem: bytes | None = None
+    keepalive_time_s: float = 360.0
+    compression: grpc.Compression = grpc.Compression.NoCompression
 
 
 def connect(config: ParticipantConfig) -> grpc.aio.Channel:
     """A channel that connects when it is used."""
+    options = [*_CHANNEL_OPTIONS, ("grpc.keepalive_time_ms", round(config.keepalive_time_s * 1000))]
     if config.tls:
         credentials = grpc.ssl_channel_credentials(config.ca_pem)
-        return grpc.aio.secure_channel(config.target, credentials, options=_CHANNEL_OPTIONS)
-    return grpc.aio.insecure_channel(config.target, options=_CHANNEL_OPTIONS)
+        return grpc.aio.secure_channel(config.target, credentials, options, config.compression)
+    return grpc.aio.insecure_channel(config.target, options, config.compression)
 
 
 def failed_rpc(error: grpc.aio.AioRpcError) -> Failed:

@@ -7,10 +7,11 @@ import pytest
 from google.protobuf import descriptor_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+from support.proxy import Proxy
 from support.scripted_participant import ScriptedParticipant
-from support.server import Server, refused, running_server
+from support.server import PARTICIPANT, Server, chain, refused, running_server
 
-from sagad.v1 import admin_service_pb2
+from sagad.v1 import admin_service_pb2, saga_service_pb2, saga_service_pb2_grpc
 from sagad_server.api.server import SERVICES, ListenError, listen
 from sagad_server.config_sections import Grpc
 from sagad_server.storage.store import Store
@@ -88,3 +89,25 @@ async def test_with_a_certificate_it_serves_over_tls_only(store: Store, particip
             with pytest.raises(grpc.aio.AioRpcError) as error:
                 await plain.unary_unary("/sagad.v1.AdminService/GetServerInfo")(b"")
             assert error.value.code() is grpc.StatusCode.UNAVAILABLE
+
+
+@pytest.mark.parametrize("compression", ["none", "deflate", "gzip"])
+async def test_answers_and_calls_are_compressed_where_the_configuration_says_so(
+    store: Store, participant: ScriptedParticipant, compression: str
+) -> None:
+    to_participant = Proxy(int(participant.address.rpartition(":")[2]))
+    async with to_participant.running():
+        called = {"target": to_participant.address, "compression": compression}
+        sections = {"grpc": {"compression": compression}, "participants": {PARTICIPANT: called}}
+        async with running_server(store, participant, **sections) as server:
+            await server.create(chain("reserve"))
+            to_server = Proxy(int(server.address.rpartition(":")[2]))
+            async with to_server.running(), grpc.aio.insecure_channel(to_server.address) as channel:
+                started = await server.start(input={"note": "x" * 100_000})
+                await server.settled(started.saga_id)
+                request = saga_service_pb2.GetSagaRequest(saga_id=started.saga_id)
+                answer = await saga_service_pb2_grpc.SagaServiceStub(channel).GetSaga(request)
+    assert len(answer.saga.input.json.struct_value.fields["note"].string_value) == 100_000
+    small = compression != "none"
+    assert (to_server.answer_bytes < 50_000) is small
+    assert (to_participant.request_bytes < 50_000) is small
