@@ -3,8 +3,7 @@
 import asyncio
 import os
 import random
-import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -36,14 +35,16 @@ def chosen(chance: random.Random, kinds: list[str]) -> list[str]:
 
 
 @pytest.mark.timeout(3600)
-async def test_nothing_is_lost_whatever_happens(folder: Path, postgres_server_dsn: str) -> None:
+async def test_nothing_is_lost_whatever_happens(
+    folder: Path, postgres_server_dsn: str, say: Callable[[str], None]
+) -> None:
     seed = int(os.environ.get("SAGAD_CHAOS_SEED") or random.randrange(10**9))
-    print(f"SAGAD_CHAOS_SEED={seed}, {COUNT} faults", file=sys.stderr)
+    say(f"SAGAD_CHAOS_SEED={seed}, {COUNT} faults")
     chance = random.Random(seed)
     hindered = can_mount(folder)
     mounts = not hindered
     if hindered:
-        print(f"the full disk is left out: {hindered}", file=sys.stderr)
+        say(f"the full disk is left out: {hindered}")
     kinds = [name for name in FAULTS if mounts or name != "disk full"]
     with database(postgres_server_dsn) as examples_dsn:
         async with running_world(

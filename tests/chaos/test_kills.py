@@ -3,8 +3,7 @@
 import asyncio
 import os
 import random
-import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -28,9 +27,11 @@ def folder() -> Iterator[Path]:
 
 
 @pytest.mark.timeout(1200)
-async def test_kill_9_at_random_moments_loses_nothing(folder: Path, postgres_server_dsn: str) -> None:
+async def test_kill_9_at_random_moments_loses_nothing(
+    folder: Path, postgres_server_dsn: str, say: Callable[[str], None]
+) -> None:
     seed = int(os.environ.get("SAGAD_CHAOS_SEED") or random.randrange(10**9))
-    print(f"SAGAD_CHAOS_SEED={seed}, {KILLS} kills", file=sys.stderr)
+    say(f"SAGAD_CHAOS_SEED={seed}, {KILLS} kills")
     chance = random.Random(seed)
     with database(postgres_server_dsn) as dsn, database(postgres_server_dsn) as examples_dsn:
         port = free_port()

@@ -17,6 +17,8 @@ import yaml
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 START_TIMEOUT_S = 60.0
+Target = str | Mapping[str, object]
+"""A participant: its address, or its section of the configuration."""
 
 
 def free_port() -> int:
@@ -37,7 +39,7 @@ class SagadProcess:
     """`sagad serve` on a port that stays the same over its deaths."""
 
     def __init__(
-        self, folder: Path, dsn: str, participants: Mapping[str, str], port: int = 0, **sections: dict[str, object]
+        self, folder: Path, dsn: str, participants: Mapping[str, Target], port: int = 0, **sections: dict[str, object]
     ) -> None:
         self.address = f"127.0.0.1:{port or free_port()}"
         self.http = f"127.0.0.1:{free_port()}"
@@ -47,7 +49,10 @@ class SagadProcess:
             "grpc": {"address": self.address},
             "http": {"address": self.http},
             "postgres": {"dsn": dsn},
-            "participants": {name: {"target": target} for name, target in participants.items()},
+            "participants": {
+                name: {"target": target} if isinstance(target, str) else dict(target)
+                for name, target in participants.items()
+            },
             "node": {"name": "test"},
             **sections,
         }
@@ -107,7 +112,7 @@ class SagadProcess:
 def sagad_process(
     folder: Path,
     dsn: str,
-    participants: Mapping[str, str],
+    participants: Mapping[str, Target],
     port: int = 0,
     *,
     wait: bool = True,

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cached_property
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
@@ -29,12 +30,17 @@ class Verdict:
 
     def until_ended_s(self, moment: datetime) -> float:
         """How long it took from then until all had ended that moved then."""
-        ends = [_utc(saga.end_time) for saga in self.sagas if _utc(saga.create_time) <= moment]
-        return max(((end - moment).total_seconds() for end in ends if end > moment), default=0.0)
+        ends = [ended for began, ended in self._lives if began <= moment < ended]
+        return (max(ends) - moment).total_seconds() if ends else 0.0
 
     def moving(self, began: datetime, ended: datetime) -> int:
         """How many sagas moved in that time."""
-        return sum(_utc(saga.create_time) <= ended and _utc(saga.end_time) >= began for saga in self.sagas)
+        return sum(since <= ended and until >= began for since, until in self._lives)
+
+    @cached_property
+    def _lives(self) -> list[tuple[datetime, datetime]]:
+        """When each saga was created, and when it had ended."""
+        return [(_utc(saga.create_time), _utc(saga.end_time)) for saga in self.sagas]
 
 
 def _utc(stamp: Timestamp) -> datetime:
