@@ -28,9 +28,10 @@ test-redis: .venv-test/.stamp ## the part of the tests that needs Redis; SAGAD_T
 test-chaos: .venv-test/.stamp ## kills real processes under load; SAGAD_CHAOS_KILLS says how often
 	.venv-test/bin/python -m pytest tests/chaos $(ARGS)
 
-faults: .venv-test/.stamp ## every kind of fault, several times, and the table of docs/explanation/faults.md anew
+faults: .venv-test/.stamp ## every kind of fault, many times, and the table of docs/explanation/faults.md anew
 	SAGAD_FAULTS_PAGE=docs/explanation/faults.md SAGAD_CHAOS_KILLS=$(or $(SAGAD_CHAOS_KILLS),56) \
-	  .venv-test/bin/python -m pytest tests/chaos/test_all_faults.py $(ARGS)
+	  SAGAD_CHAOS_NODE_KILLS=$(or $(SAGAD_CHAOS_NODE_KILLS),1000) SAGAD_CHAOS_IN_FLIGHT=$(or $(SAGAD_CHAOS_IN_FLIGHT),20000) \
+	  .venv-test/bin/python -m pytest $(addprefix tests/chaos/test_,all_faults.py many_kills.py in_flight.py) $(ARGS)
 
 simulate: .venv-test/.stamp ## several nodes in a seeded world: SEED=n replays one with its trace, MINUTES=n hunts
 	PYTHONPATH=tests .venv-test/bin/python -m support.simulation $(if $(SEED),--seed $(SEED),--minutes $(or $(MINUTES),1)) $(ARGS)
