@@ -31,7 +31,7 @@ test-chaos: .venv-test/.stamp ## kills real processes under load; SAGAD_CHAOS_KI
 faults: .venv-test/.stamp ## every kind of fault, many times, and the table of docs/explanation/faults.md anew
 	SAGAD_FAULTS_PAGE=docs/explanation/faults.md SAGAD_CHAOS_KILLS=$(or $(SAGAD_CHAOS_KILLS),56) \
 	  SAGAD_CHAOS_NODE_KILLS=$(or $(SAGAD_CHAOS_NODE_KILLS),1000) SAGAD_CHAOS_IN_FLIGHT=$(or $(SAGAD_CHAOS_IN_FLIGHT),20000) \
-	  .venv-test/bin/python -m pytest $(addprefix tests/chaos/test_,all_faults.py many_kills.py in_flight.py) $(ARGS)
+	  .venv-test/bin/python -m pytest $(addprefix tests/chaos/test_,all_faults.py many_kills.py in_flight.py asynchronous_fail_over.py) $(ARGS)
 
 simulate: .venv-test/.stamp ## several nodes in a seeded world: SEED=n replays one with its trace, MINUTES=n hunts
 	PYTHONPATH=tests .venv-test/bin/python -m support.simulation $(if $(SEED),--seed $(SEED),--minutes $(or $(MINUTES),1)) $(ARGS)

@@ -92,9 +92,10 @@ class Membership:
     async def _rejoin(self, listener: Listener) -> None:
         """It was declared dead: its sagas belong to others now, and it starts anew."""
         assert self.node is not None
-        name = self.node.node_name
-        named = [row for row in await self._store.nodes() if row.node_name == name and row.state == NodeState.LIVE]
-        if named and not self._unanswered:
+        name, own = self.node.node_name, self.node.incarnation
+        # An earlier one that lives is this process's predecessor: the database has lost its last moments.
+        later = [r for r in await self._store.nodes() if r.node_name == name and r.incarnation > own]
+        if any(row.state == NodeState.LIVE for row in later) and not self._unanswered:
             raise NodeNameTaken(
                 f"another live process runs under the node name {name!r}: give each its own by node.name"
             )

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Collection
+from dataclasses import replace
 from unittest.mock import AsyncMock
 
 import pytest
@@ -179,6 +180,24 @@ async def test_two_processes_of_one_name_do_not_take_turns() -> None:
     failed = [task for task in first._tasks if task.done() and task.exception()]
     assert [type(task.exception()) for task in failed] == [NodeNameTaken]
     first._tasks = [task for task in first._tasks if task not in failed]
+
+
+async def test_a_node_whose_own_row_a_fail_over_has_lost_takes_its_predecessor_for_dead() -> None:
+    world = World(ORDER)
+    world.renews = True
+    await world.boot()
+    before = dict(world.database.nodes)
+    await world.die()
+    await world.boot()
+    await world.start("a")
+    lost = world.transport.take("a:reserve")
+    world.database.nodes.clear()
+    for instance_id, row in before.items():  # as a standby has it that was behind
+        world.database.nodes[instance_id] = replace(row, state=NodeState.LIVE)
+    await world.advance(LEASE_S * 2)
+    again = world.transport.take("a:reserve")
+    assert again.request.idempotency_key == lost.request.idempotency_key
+    assert world.membership.holds_lease
 
 
 async def test_a_request_about_a_saga_of_another_node_says_whose_it_is() -> None:
