@@ -8,7 +8,8 @@ from cyclopts import App, Parameter, validators
 
 from bench import subjects
 from bench.database import postgres, postmaster_pid
-from bench.measure import MODES, Figures, measure
+from bench.measure import Figures, measure
+from bench.modes import MODES
 from bench.profile import profile
 from bench.report import compare, print_table, write_json
 

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x11\x62\x65nch/floor.proto\x12\x11sagad.bench.floor\".\n\x0cStartRequest\x12\x0f\n\x07saga_id\x18\x01 \x01(\t\x12\r\n\x05input\x18\x02 \x01(\x0c\" \n\rStartResponse\x12\x0f\n\x07saga_id\x18\x01 \x01(\t\"\x11\n\x0fGetStatsRequest\"#\n\x10GetStatsResponse\x12\x0f\n\x07\x63ommits\x18\x01 \x01(\x03\"M\n\x04\x43\x61ll\x12\x0f\n\x07saga_id\x18\x01 \x01(\t\x12\x0c\n\x04step\x18\x02 \x01(\t\x12\x17\n\x0fidempotency_key\x18\x03 \x01(\t\x12\r\n\x05input\x18\x04 \x01(\x0c\"(\n\x05Reply\x12\x0e\n\x06output\x18\x01 \x01(\x0c\x12\x0f\n\x07refused\x18\x02 \x01(\x08\x32\xae\x01\n\x0b\x43oordinator\x12J\n\x05Start\x12\x1f.sagad.bench.floor.StartRequest\x1a .sagad.bench.floor.StartResponse\x12S\n\x08GetStats\x12\".sagad.bench.floor.GetStatsRequest\x1a#.sagad.bench.floor.GetStatsResponse2\x89\x01\n\x0bParticipant\x12\x39\n\x04Step\x12\x17.sagad.bench.floor.Call\x1a\x18.sagad.bench.floor.Reply\x12?\n\nCompensate\x12\x17.sagad.bench.floor.Call\x1a\x18.sagad.bench.floor.Replyb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x11\x62\x65nch/floor.proto\x12\x11sagad.bench.floor\".\n\x0cStartRequest\x12\x0f\n\x07saga_id\x18\x01 \x01(\t\x12\r\n\x05input\x18\x02 \x01(\x0c\" \n\rStartResponse\x12\x0f\n\x07saga_id\x18\x01 \x01(\t\"\x11\n\x0fGetStatsRequest\"#\n\x10GetStatsResponse\x12\x0f\n\x07\x63ommits\x18\x01 \x01(\x03\"Z\n\x04\x43\x61ll\x12\x0f\n\x07saga_id\x18\x01 \x01(\t\x12\x0c\n\x04step\x18\x02 \x01(\t\x12\x17\n\x0fidempotency_key\x18\x03 \x01(\t\x12\r\n\x05input\x18\x04 \x01(\x0c\x12\x0b\n\x03tag\x18\x05 \x01(\x03\"/\n\x05\x43\x61lls\x12&\n\x05\x63\x61lls\x18\x01 \x03(\x0b\x32\x17.sagad.bench.floor.Call\"5\n\x05Reply\x12\x0e\n\x06output\x18\x01 \x01(\x0c\x12\x0f\n\x07refused\x18\x02 \x01(\x08\x12\x0b\n\x03tag\x18\x03 \x01(\x03\"4\n\x07Replies\x12)\n\x07replies\x18\x01 \x03(\x0b\x32\x18.sagad.bench.floor.Reply2\x82\x02\n\x0b\x43oordinator\x12J\n\x05Start\x12\x1f.sagad.bench.floor.StartRequest\x1a .sagad.bench.floor.StartResponse\x12R\n\tStartMany\x12\x1f.sagad.bench.floor.StartRequest\x1a .sagad.bench.floor.StartResponse(\x01\x30\x01\x12S\n\x08GetStats\x12\".sagad.bench.floor.GetStatsRequest\x1a#.sagad.bench.floor.GetStatsResponse2\xce\x01\n\x0bParticipant\x12\x39\n\x04Step\x12\x17.sagad.bench.floor.Call\x1a\x18.sagad.bench.floor.Reply\x12?\n\nCompensate\x12\x17.sagad.bench.floor.Call\x1a\x18.sagad.bench.floor.Reply\x12\x43\n\x07Session\x12\x18.sagad.bench.floor.Calls\x1a\x1a.sagad.bench.floor.Replies(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -40,11 +40,15 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETSTATSRESPONSE']._serialized_start=141
   _globals['_GETSTATSRESPONSE']._serialized_end=176
   _globals['_CALL']._serialized_start=178
-  _globals['_CALL']._serialized_end=255
-  _globals['_REPLY']._serialized_start=257
-  _globals['_REPLY']._serialized_end=297
-  _globals['_COORDINATOR']._serialized_start=300
-  _globals['_COORDINATOR']._serialized_end=474
-  _globals['_PARTICIPANT']._serialized_start=477
-  _globals['_PARTICIPANT']._serialized_end=614
+  _globals['_CALL']._serialized_end=268
+  _globals['_CALLS']._serialized_start=270
+  _globals['_CALLS']._serialized_end=317
+  _globals['_REPLY']._serialized_start=319
+  _globals['_REPLY']._serialized_end=372
+  _globals['_REPLIES']._serialized_start=374
+  _globals['_REPLIES']._serialized_end=426
+  _globals['_COORDINATOR']._serialized_start=429
+  _globals['_COORDINATOR']._serialized_end=687
+  _globals['_PARTICIPANT']._serialized_start=690
+  _globals['_PARTICIPANT']._serialized_end=896
 # @@protoc_insertion_point(module_scope)

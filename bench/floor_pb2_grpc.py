@@ -39,6 +39,11 @@ class CoordinatorStub(object):
                 request_serializer=bench_dot_floor__pb2.StartRequest.SerializeToString,
                 response_deserializer=bench_dot_floor__pb2.StartResponse.FromString,
                 _registered_method=True)
+        self.StartMany = channel.stream_stream(
+                '/sagad.bench.floor.Coordinator/StartMany',
+                request_serializer=bench_dot_floor__pb2.StartRequest.SerializeToString,
+                response_deserializer=bench_dot_floor__pb2.StartResponse.FromString,
+                _registered_method=True)
         self.GetStats = channel.unary_unary(
                 '/sagad.bench.floor.Coordinator/GetStats',
                 request_serializer=bench_dot_floor__pb2.GetStatsRequest.SerializeToString,
@@ -56,6 +61,13 @@ class CoordinatorServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def StartMany(self, request_iterator, context):
+        """StartMany answers for each saga when it has ended, in any order.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetStats(self, request, context):
         """GetStats counts since the start of the process.
         """
@@ -68,6 +80,11 @@ def add_CoordinatorServicer_to_server(servicer, server):
     rpc_method_handlers = {
             'Start': grpc.unary_unary_rpc_method_handler(
                     servicer.Start,
+                    request_deserializer=bench_dot_floor__pb2.StartRequest.FromString,
+                    response_serializer=bench_dot_floor__pb2.StartResponse.SerializeToString,
+            ),
+            'StartMany': grpc.stream_stream_rpc_method_handler(
+                    servicer.StartMany,
                     request_deserializer=bench_dot_floor__pb2.StartRequest.FromString,
                     response_serializer=bench_dot_floor__pb2.StartResponse.SerializeToString,
             ),
@@ -102,6 +119,33 @@ class Coordinator(object):
             request,
             target,
             '/sagad.bench.floor.Coordinator/Start',
+            bench_dot_floor__pb2.StartRequest.SerializeToString,
+            bench_dot_floor__pb2.StartResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def StartMany(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/sagad.bench.floor.Coordinator/StartMany',
             bench_dot_floor__pb2.StartRequest.SerializeToString,
             bench_dot_floor__pb2.StartResponse.FromString,
             options,
@@ -161,6 +205,11 @@ class ParticipantStub(object):
                 request_serializer=bench_dot_floor__pb2.Call.SerializeToString,
                 response_deserializer=bench_dot_floor__pb2.Reply.FromString,
                 _registered_method=True)
+        self.Session = channel.stream_stream(
+                '/sagad.bench.floor.Participant/Session',
+                request_serializer=bench_dot_floor__pb2.Calls.SerializeToString,
+                response_deserializer=bench_dot_floor__pb2.Replies.FromString,
+                _registered_method=True)
 
 
 class ParticipantServicer(object):
@@ -178,6 +227,13 @@ class ParticipantServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Session(self, request_iterator, context):
+        """Session takes steps in batches, and answers each by its tag.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ParticipantServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -190,6 +246,11 @@ def add_ParticipantServicer_to_server(servicer, server):
                     servicer.Compensate,
                     request_deserializer=bench_dot_floor__pb2.Call.FromString,
                     response_serializer=bench_dot_floor__pb2.Reply.SerializeToString,
+            ),
+            'Session': grpc.stream_stream_rpc_method_handler(
+                    servicer.Session,
+                    request_deserializer=bench_dot_floor__pb2.Calls.FromString,
+                    response_serializer=bench_dot_floor__pb2.Replies.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -246,6 +307,33 @@ class Participant(object):
             '/sagad.bench.floor.Participant/Compensate',
             bench_dot_floor__pb2.Call.SerializeToString,
             bench_dot_floor__pb2.Reply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Session(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/sagad.bench.floor.Participant/Session',
+            bench_dot_floor__pb2.Calls.SerializeToString,
+            bench_dot_floor__pb2.Replies.FromString,
             options,
             channel_credentials,
             insecure,

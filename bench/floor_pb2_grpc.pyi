@@ -33,6 +33,8 @@ class CoordinatorStub:
     def __new__(cls, channel: _aio.Channel) -> CoordinatorAsyncStub: ...
     Start: _grpc.UnaryUnaryMultiCallable[_floor_pb2.StartRequest, _floor_pb2.StartResponse]
     """Start answers when the saga has ended."""
+    StartMany: _grpc.StreamStreamMultiCallable[_floor_pb2.StartRequest, _floor_pb2.StartResponse]
+    """StartMany answers for each saga when it has ended, in any order."""
     GetStats: _grpc.UnaryUnaryMultiCallable[_floor_pb2.GetStatsRequest, _floor_pb2.GetStatsResponse]
     """GetStats counts since the start of the process."""
 
@@ -41,6 +43,8 @@ class CoordinatorAsyncStub(CoordinatorStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     Start: _aio.UnaryUnaryMultiCallable[_floor_pb2.StartRequest, _floor_pb2.StartResponse]  # type: ignore[assignment]
     """Start answers when the saga has ended."""
+    StartMany: _aio.StreamStreamMultiCallable[_floor_pb2.StartRequest, _floor_pb2.StartResponse]  # type: ignore[assignment]
+    """StartMany answers for each saga when it has ended, in any order."""
     GetStats: _aio.UnaryUnaryMultiCallable[_floor_pb2.GetStatsRequest, _floor_pb2.GetStatsResponse]  # type: ignore[assignment]
     """GetStats counts since the start of the process."""
 
@@ -52,6 +56,14 @@ class CoordinatorServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_floor_pb2.StartResponse, _abc.Awaitable[_floor_pb2.StartResponse]]:
         """Start answers when the saga has ended."""
+
+    @_abc_1.abstractmethod
+    def StartMany(
+        self,
+        request_iterator: _MaybeAsyncIterator[_floor_pb2.StartRequest],
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_floor_pb2.StartResponse], _abc.AsyncIterator[_floor_pb2.StartResponse]]:
+        """StartMany answers for each saga when it has ended, in any order."""
 
     @_abc_1.abstractmethod
     def GetStats(
@@ -70,12 +82,16 @@ class ParticipantStub:
     def __new__(cls, channel: _aio.Channel) -> ParticipantAsyncStub: ...
     Step: _grpc.UnaryUnaryMultiCallable[_floor_pb2.Call, _floor_pb2.Reply]
     Compensate: _grpc.UnaryUnaryMultiCallable[_floor_pb2.Call, _floor_pb2.Reply]
+    Session: _grpc.StreamStreamMultiCallable[_floor_pb2.Calls, _floor_pb2.Replies]
+    """Session takes steps in batches, and answers each by its tag."""
 
 @_typing.type_check_only
 class ParticipantAsyncStub(ParticipantStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     Step: _aio.UnaryUnaryMultiCallable[_floor_pb2.Call, _floor_pb2.Reply]  # type: ignore[assignment]
     Compensate: _aio.UnaryUnaryMultiCallable[_floor_pb2.Call, _floor_pb2.Reply]  # type: ignore[assignment]
+    Session: _aio.StreamStreamMultiCallable[_floor_pb2.Calls, _floor_pb2.Replies]  # type: ignore[assignment]
+    """Session takes steps in batches, and answers each by its tag."""
 
 class ParticipantServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -91,5 +107,13 @@ class ParticipantServicer(metaclass=_abc_1.ABCMeta):
         request: _floor_pb2.Call,
         context: _ServicerContext,
     ) -> _typing.Union[_floor_pb2.Reply, _abc.Awaitable[_floor_pb2.Reply]]: ...
+
+    @_abc_1.abstractmethod
+    def Session(
+        self,
+        request_iterator: _MaybeAsyncIterator[_floor_pb2.Calls],
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_floor_pb2.Replies], _abc.AsyncIterator[_floor_pb2.Replies]]:
+        """Session takes steps in batches, and answers each by its tag."""
 
 def add_ParticipantServicer_to_server(servicer: ParticipantServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

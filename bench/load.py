@@ -5,7 +5,7 @@ import itertools
 import json
 import os
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Literal, TypeAlias
 
 import grpc.aio
@@ -19,9 +19,12 @@ from sagad.v1 import saga_service_pb2 as pb
 from sagad.v1 import saga_service_pb2_grpc as rpc
 
 Start: TypeAlias = Callable[[str], Awaitable[None]]
+StartMany: TypeAlias = Callable[[AsyncIterator[list[str]]], AsyncIterator[list[str]]]
+"""Takes ids of sagas to start, and gives those that have ended."""
 
 ORDER = {"sku": "abc", "qty": 2, "order": "o-1234567", "amount": 1299}
 SAGA_TIMEOUT_S = 60.0
+MESSAGE_SAGAS = 64
 
 app = App(name="load", help="Starts sagas for some seconds and prints one line of JSON.")
 
@@ -36,58 +39,151 @@ def floor_start(channel: grpc.aio.Channel) -> Start:
     return start
 
 
-def sagad_start(channel: grpc.aio.Channel, definition_id: str, end: saga_pb2.SagaState.ValueType) -> Start:
-    stub: rpc.SagaServiceAsyncStub = rpc.SagaServiceStub(channel)
-    order = common_pb2.Payload(json=json_format.ParseDict(ORDER, struct_pb2.Value()))
+def floor_start_many(channel: grpc.aio.Channel) -> StartMany:
+    stub: floor_pb2_grpc.CoordinatorAsyncStub = floor_pb2_grpc.CoordinatorStub(channel)
+    order = json.dumps(ORDER).encode()
 
-    async def start(saga_id: str) -> None:
-        request = pb.StartSagaRequest(saga_id=saga_id, definition_id=definition_id, input=order, wait=True)
-        response = await stub.StartSaga(request, timeout=SAGA_TIMEOUT_S)
-        if response.saga.state != end:
-            state = saga_pb2.SagaState.Name(response.saga.state)
-            raise RuntimeError(f"saga {saga_id} is {state}, not {saga_pb2.SagaState.Name(end)}")
+    async def start_many(batches: AsyncIterator[list[str]]) -> AsyncIterator[list[str]]:
+        requests = (
+            floor_pb2.StartRequest(saga_id=saga_id, input=order) async for saga_ids in batches for saga_id in saga_ids
+        )
+        async for response in stub.StartMany(requests):
+            yield [response.saga_id]
 
-    return start
+    return start_many
 
 
-async def run_clients(start: Start, clients: int, seconds: float) -> dict[str, float]:
-    """Returns how many sagas have ended, how many a second, and the latencies of one."""
-    run, numbers = os.urandom(4).hex(), itertools.count()
-    latencies: list[float] = []
-    began = time.monotonic()
+class Sagad:
+    """Starts sagas of one definition, and expects each to end in one state."""
+
+    def __init__(self, channel: grpc.aio.Channel, definition_id: str, end: saga_pb2.SagaState.ValueType) -> None:
+        self._stub: rpc.SagaServiceAsyncStub = rpc.SagaServiceStub(channel)
+        self._definition_id = definition_id
+        self._end = end
+        self._order = common_pb2.Payload(json=json_format.ParseDict(ORDER, struct_pb2.Value()))
+
+    async def start(self, saga_id: str) -> None:
+        response = await self._stub.StartSaga(self._request(saga_id), timeout=SAGA_TIMEOUT_S)
+        self._check(response.saga)
+
+    async def start_many(self, batches: AsyncIterator[list[str]]) -> AsyncIterator[list[str]]:
+        requests = (
+            pb.StartSagasRequest(sagas=[self._request(saga_id) for saga_id in saga_ids]) async for saga_ids in batches
+        )
+        async for response in self._stub.StartSagas(requests):
+            for result in response.results:
+                if result.HasField("error"):
+                    raise RuntimeError(f"saga {result.saga_id} was not started: {result.error}")
+                self._check(result.saga)
+            yield [result.saga_id for result in response.results]
+
+    def _request(self, saga_id: str) -> pb.StartSagaRequest:
+        return pb.StartSagaRequest(saga_id=saga_id, definition_id=self._definition_id, input=self._order, wait=True)
+
+    def _check(self, saga: saga_pb2.Saga) -> None:
+        if saga.state != self._end:
+            state = saga_pb2.SagaState.Name(saga.state)
+            raise RuntimeError(f"saga {saga.saga_id} is {state}, not {saga_pb2.SagaState.Name(self._end)}")
+
+
+class Clock:
+    """The ids of the sagas of one run, and how long each took."""
+
+    def __init__(self, seconds: float) -> None:
+        self._run = os.urandom(4).hex()
+        self._numbers = itertools.count()
+        self._began_s: dict[str, float] = {}
+        self._latencies_s: list[float] = []
+        self._since_s = time.monotonic()
+        self._until_s = self._since_s + seconds
+
+    @property
+    def runs(self) -> bool:
+        return time.monotonic() < self._until_s
+
+    def begin(self) -> str:
+        saga_id = f"{self._run}-{next(self._numbers):012d}"
+        self._began_s[saga_id] = time.monotonic()
+        return saga_id
+
+    def end(self, saga_id: str) -> None:
+        self._latencies_s.append(time.monotonic() - self._began_s.pop(saga_id))
+
+    def figures(self) -> dict[str, float]:
+        """How many sagas have ended, how many a second, and the latencies of one."""
+        took_s, latencies_s = time.monotonic() - self._since_s, sorted(self._latencies_s)
+        return {
+            "sagas": len(latencies_s),
+            "per_s": len(latencies_s) / took_s,
+            "p50_ms": latencies_s[len(latencies_s) // 2] * 1e3,
+            "p99_ms": latencies_s[int(len(latencies_s) * 0.99)] * 1e3,
+        }
+
+
+async def run_clients(start: Start, clients: int, clock: Clock) -> None:
+    """Each starts a saga, waits for its end, and starts the next."""
 
     async def client() -> None:
-        while (now := time.monotonic()) - began < seconds:
-            await start(f"{run}-{next(numbers):012d}")
-            latencies.append(time.monotonic() - now)
+        while clock.runs:
+            saga_id = clock.begin()
+            await start(saga_id)
+            clock.end(saga_id)
 
     async with asyncio.TaskGroup() as tasks:
         for _ in range(clients):
             tasks.create_task(client())
-    took = time.monotonic() - began
-    latencies.sort()
-    return {
-        "sagas": len(latencies),
-        "per_s": len(latencies) / took,
-        "p50_ms": latencies[len(latencies) // 2] * 1e3,
-        "p99_ms": latencies[int(len(latencies) * 0.99)] * 1e3,
-    }
 
 
-async def run(target: Literal["floor", "sagad"], port: int, clients: int, seconds: float, refuse: bool) -> None:
+async def run_stream(start_many: StartMany, clients: int, clock: Clock) -> None:
+    """The same clients, whose starts go by one stream: those that are ready, together."""
+    idle = asyncio.Semaphore(clients)
+
+    async def batches() -> AsyncIterator[list[str]]:
+        while clock.runs:
+            await idle.acquire()
+            batch = [clock.begin()]
+            while len(batch) < MESSAGE_SAGAS and not idle.locked():
+                await idle.acquire()
+                batch.append(clock.begin())
+            yield batch
+
+    async for ended in start_many(batches()):
+        for saga_id in ended:
+            clock.end(saga_id)
+            idle.release()
+
+
+async def run(
+    target: Literal["floor", "sagad"], port: int, clients: int, seconds: float, refuse: bool, stream: bool
+) -> None:
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
-        if target == "floor":
-            start = floor_start(channel)
-        elif refuse:
-            start = sagad_start(channel, "bench-refused", saga_pb2.SAGA_STATE_COMPENSATED)
-        else:
-            start = sagad_start(channel, "bench", saga_pb2.SAGA_STATE_SUCCEEDED)
-        print(json.dumps(await run_clients(start, clients, seconds)))
+        start, start_many = starters(target, channel, refuse)
+        clock = Clock(seconds)
+        await (run_stream(start_many, clients, clock) if stream else run_clients(start, clients, clock))
+        print(json.dumps(clock.figures()))
+
+
+def starters(target: Literal["floor", "sagad"], channel: grpc.aio.Channel, refuse: bool) -> tuple[Start, StartMany]:
+    if target == "floor":
+        return floor_start(channel), floor_start_many(channel)
+    if refuse:
+        sagad = Sagad(channel, "bench-refused", saga_pb2.SAGA_STATE_COMPENSATED)
+    else:
+        sagad = Sagad(channel, "bench", saga_pb2.SAGA_STATE_SUCCEEDED)
+    return sagad.start, sagad.start_many
 
 
 @app.default
-def main(target: Literal["floor", "sagad"], *, port: int, clients: int, seconds: float, refuse: bool = False) -> None:
-    uvloop.run(run(target, port, clients, seconds, refuse))
+def main(
+    target: Literal["floor", "sagad"],
+    *,
+    port: int,
+    clients: int,
+    seconds: float,
+    refuse: bool = False,
+    stream: bool = False,
+) -> None:
+    uvloop.run(run(target, port, clients, seconds, refuse, stream))
 
 
 if __name__ == "__main__":

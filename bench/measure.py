@@ -4,24 +4,11 @@ import json
 from dataclasses import dataclass
 
 from bench.database import fresh_database
+from bench.modes import Mode
 from bench.processes import PYTHON, cpu_s, output_of, tree_cpu_s
 from bench.subjects import Running, Subject
 
 WARM_UP_S = 2.0
-
-
-@dataclass(frozen=True, slots=True)
-class Mode:
-    clients: int
-    refuse: bool = False
-
-
-MODES = {
-    "lone": Mode(clients=1),
-    "unary-64": Mode(clients=64),
-    "unary-256": Mode(clients=256),
-    "compensated-64": Mode(clients=64, refuse=True),
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +26,7 @@ class Figures:
 
 async def measure(subject: Subject, mode: Mode, seconds: float, dsn: str, postmaster: int) -> Figures:
     """Starts the subject on a fresh database, warms it up, and loads it for `seconds`."""
-    async with fresh_database(dsn) as database, subject(database, mode.refuse) as running:
+    async with fresh_database(dsn) as database, subject(database, mode) as running:
         await load(running, mode, WARM_UP_S)
         before = await _spent(running, postmaster)
         ended = await load(running, mode, seconds)
@@ -59,8 +46,7 @@ async def measure(subject: Subject, mode: Mode, seconds: float, dsn: str, postma
 
 
 async def load(running: Running, mode: Mode, seconds: float) -> dict[str, float]:
-    options = ["--port", str(running.port), "--clients", str(mode.clients), "--seconds", str(seconds)]
-    options += ["--refuse"] * mode.refuse
+    options = ["--port", str(running.port), "--seconds", str(seconds), *mode.options()]
     ended: dict[str, float] = json.loads(await output_of(PYTHON, "-m", "bench.load", running.name, *options))
     return ended
 

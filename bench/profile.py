@@ -7,7 +7,8 @@ from collections import Counter
 from pathlib import Path
 
 from bench.database import fresh_database
-from bench.measure import WARM_UP_S, Mode, load
+from bench.measure import WARM_UP_S, load
+from bench.modes import Mode
 from bench.processes import output_of
 from bench.subjects import Subject
 
@@ -22,7 +23,7 @@ async def profile(subject: Subject, mode: Mode, seconds: float, dsn: str) -> str
         raise SystemExit("this needs py-spy on the PATH: pip install py-spy")
     with tempfile.TemporaryDirectory() as folder:
         stacks = Path(folder, "stacks")
-        async with fresh_database(dsn) as database, subject(database, mode.refuse) as running:
+        async with fresh_database(dsn) as database, subject(database, mode) as running:
             await load(running, mode, WARM_UP_S)
             loading = create_task(load(running, mode, seconds))
             record = [py_spy, "record", "--format", "raw", "--rate", str(SAMPLES_PER_S), "--output", str(stacks)]

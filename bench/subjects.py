@@ -16,6 +16,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from prometheus_client.parser import text_string_to_metric_families
 
 from bench import floor_pb2, floor_pb2_grpc
+from bench.modes import Mode
 from bench.processes import PYTHON, READY_WITHIN_S, SAGAD, free_port, port_of, running
 from sagad.v1 import definition_pb2, definition_service_pb2, definition_service_pb2_grpc
 
@@ -31,14 +32,15 @@ class Running:
     commits: Callable[[], Awaitable[int]]
 
 
-Subject: TypeAlias = Callable[[str, bool], AbstractAsyncContextManager[Running]]
+Subject: TypeAlias = Callable[[str, Mode], AbstractAsyncContextManager[Running]]
 
 
 @asynccontextmanager
-async def floor(dsn: str, refuse: bool) -> AsyncIterator[Running]:
-    """Runs the floor on an empty database; with `refuse`, the third step of its sagas is refused."""
+async def floor(dsn: str, mode: Mode) -> AsyncIterator[Running]:
+    """Runs the floor on an empty database, for this mode."""
     async with running(PYTHON, "-m", "bench.floor", "participant") as participant:
-        options = ["--dsn", dsn, "--participant-port", str(await port_of(participant)), *["--refuse"] * refuse]
+        options = ["--dsn", dsn, "--participant-port", str(await port_of(participant))]
+        options += ["--refuse"] * mode.refuse + ["--sessions"] * mode.sessions
         async with running(PYTHON, "-m", "bench.floor", "coordinator", *options) as coordinator:
             port = await port_of(coordinator)
             async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
@@ -51,12 +53,11 @@ async def floor(dsn: str, refuse: bool) -> AsyncIterator[Running]:
 
 
 @asynccontextmanager
-async def sagad(dsn: str, refuse: bool) -> AsyncIterator[Running]:
-    """Runs sagad on an empty database, with the definitions `bench` and `bench-refused`."""
-    del refuse  # the load chooses the definition
+async def sagad(dsn: str, mode: Mode) -> AsyncIterator[Running]:
+    """Runs sagad on an empty database, with the definitions `bench` and `bench-refused`; the load takes one."""
     with tempfile.TemporaryDirectory(prefix="sagad-bench-") as folder:
         log_path, port, http_port = Path(folder, "log"), free_port(), free_port()
-        async with running(PYTHON, "-m", "bench.participant") as participant:
+        async with running(PYTHON, "-m", "bench.participant", *["--sessions"] * mode.sessions) as participant:
             config = {
                 "grpc": {"address": f"127.0.0.1:{port}"},
                 "http": {"address": f"127.0.0.1:{http_port}"},

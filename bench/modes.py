@@ -1,0 +1,31 @@
+"""What is measured: kinds of load."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Mode:
+    """So many clients, each of which starts a saga, waits for its end, and starts the next."""
+
+    clients: int
+    refuse: bool = False
+    """The third step is refused, so that the saga is compensated."""
+    sessions: bool = False
+    """The participant takes its calls in batches on one stream."""
+    stream: bool = False
+    """All the clients' starts go by one stream."""
+
+    def options(self) -> list[str]:
+        """As bench.load takes them."""
+        return ["--clients", str(self.clients), *["--refuse"] * self.refuse, *["--stream"] * self.stream]
+
+
+MODES = {
+    "lone": Mode(clients=1),
+    "unary-64": Mode(clients=64),
+    "unary-256": Mode(clients=256),
+    "compensated-64": Mode(clients=64, refuse=True),
+    "session-64": Mode(clients=64, sessions=True),
+    "session-256": Mode(clients=256, sessions=True),
+    "stream-2000": Mode(clients=2000, sessions=True, stream=True),
+}
