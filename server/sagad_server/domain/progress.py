@@ -90,9 +90,13 @@ def _outputs(saga: Saga) -> dict[str, Payload]:
 
 def _start_ready_steps(draft: Draft) -> None:
     saga = draft.saga
-    done = sum(1 << i for i, step in enumerate(saga.steps) if step.state in _DONE)
-    waiting = [i for i, step in enumerate(saga.steps) if step.state is StepState.NOT_STARTED]
-    again = True
+    done, waiting = 0, []
+    for index, step in enumerate(saga.steps):
+        if step.state in _DONE:
+            done |= 1 << index
+        elif step.state is StepState.NOT_STARTED:
+            waiting.append(index)
+    again = bool(waiting)
     while again and not saga.compensating:
         again = False
         for index in list(waiting):

@@ -1,6 +1,7 @@
 """Sagas and events as the bytes that a store keeps (`sagad.storage.v1`), and back."""
 
 from datetime import datetime
+from functools import lru_cache
 
 from sagad.storage.v1 import storage_pb2 as pb
 from sagad.v1 import common_pb2
@@ -10,12 +11,15 @@ from sagad_server.domain.saga import Failure, Saga, Step
 from sagad_server.domain.states import EventCause, FailureCategory, ParkingReason, SagaState, StepState
 from sagad_server.storage.store import LoadedSaga, SagaRow
 
+_KEPT = 4096
+"""Encodings kept: the steps of most sagas pass through the same few forms."""
+
 
 def encode_failure(failure: Failure | None) -> common_pb2.Failure | None:
     if failure is None:
         return None
     return common_pb2.Failure(
-        category=failure.category.value,
+        category=failure.category,
         reason=failure.reason,
         message=failure.message,
         details=failure.details,
@@ -35,80 +39,160 @@ def decode_failure(message: common_pb2.Failure) -> Failure:
 
 def encode_saga(saga: Saga) -> bytes:
     """The body of the saga's row: control state only."""
-    record = pb.SagaRecord(
-        compensating=saga.compensating,
-        steps=[_encode_step(step) for step in saga.steps],
-        failure=encode_failure(saga.failure),
-        timeout_ms=saga.timeout_ms or 0,
+    # Encodings of parts of a message, one after the other, are an encoding of the message.
+    steps = b"".join([_encode_step(step) for step in saga.steps])
+    if saga.failure is None and saga.timeout_ms is None and not saga.compensating:
+        return steps
+    rest = pb.SagaRecord(
+        compensating=saga.compensating, failure=encode_failure(saga.failure), timeout_ms=saga.timeout_ms or 0
     )
-    return record.SerializeToString()
+    return rest.SerializeToString() + steps
 
 
-def _encode_step(step: Step) -> pb.StepRecord:
-    if step.state is StepState.NOT_STARTED and step.generation == 1:
-        return pb.StepRecord(state=1, generation=1)
-    return pb.StepRecord(
-        state=step.state.value,
-        attempt=step.attempt,
-        retries=step.retries,
-        generation=step.generation,
-        may_have_happened=step.may_have_happened,
-        succeeded=step.succeeded,
-        compensation_attempt=step.compensation_attempt,
-        compensation_retries=step.compensation_retries,
-        changed_revision=step.changed_revision,
-        since_revision=step.since_revision,
-        delay_ms=step.delay_ms,
-        parking_reason=step.parking_reason.value if step.parking_reason is not None else 0,
-        failure=encode_failure(step.failure),
+def _encode_step(step: Step) -> bytes:
+    """A SagaRecord with nothing but this step."""
+    encode = _step_record if step.failure is not None or step.delay_ms else _kept_step_record
+    return encode(
+        step.state,
+        step.attempt,
+        step.retries,
+        step.generation,
+        step.may_have_happened,
+        step.succeeded,
+        step.compensation_attempt,
+        step.compensation_retries,
+        step.changed_revision,
+        step.since_revision,
+        step.delay_ms,
+        step.parking_reason or 0,
+        step.failure,
     )
+
+
+def _step_record(
+    state: int,
+    attempt: int,
+    retries: int,
+    generation: int,
+    may_have_happened: bool,
+    succeeded: bool,
+    compensation_attempt: int,
+    compensation_retries: int,
+    changed_revision: int,
+    since_revision: int,
+    delay_ms: int,
+    parking_reason: int,
+    failure: Failure | None,
+) -> bytes:
+    record = pb.StepRecord(
+        state=state,
+        attempt=attempt,
+        retries=retries,
+        generation=generation,
+        may_have_happened=may_have_happened,
+        succeeded=succeeded,
+        compensation_attempt=compensation_attempt,
+        compensation_retries=compensation_retries,
+        changed_revision=changed_revision,
+        since_revision=since_revision,
+        delay_ms=delay_ms,
+        parking_reason=parking_reason,
+        failure=encode_failure(failure),
+    )
+    return pb.SagaRecord(steps=[record]).SerializeToString()
+
+
+_kept_step_record = lru_cache(_KEPT)(_step_record)
 
 
 def encode_event(event: Event, definition: Definition) -> bytes:
     """The body of the event's row."""
-    record = pb.EventRecord(
-        state=event.state.value,
-        cause=event.cause.value,
+    changes = b"".join([_encode_change(change, definition) for change in event.changes])
+    if event.failure is None and not event.actor and not event.reason:
+        return _kept_event_record(event.state, event.cause) + changes
+    rest = pb.EventRecord(
+        state=event.state,
+        cause=event.cause,
         actor=event.actor,
         reason=event.reason,
-        changes=[_encode_change(change, definition) for change in event.changes],
         failure=encode_failure(event.failure),
     )
-    return record.SerializeToString()
+    return rest.SerializeToString() + changes
 
 
-def _encode_change(change: StepChange, definition: Definition) -> pb.StepChangeRecord:
+@lru_cache(_KEPT)
+def _kept_event_record(state: int, cause: int) -> bytes:
+    return pb.EventRecord(state=state, cause=cause).SerializeToString()
+
+
+def _encode_change(change: StepChange, definition: Definition) -> bytes:
+    """An EventRecord with nothing but this change."""
     step = change.step
-    return pb.StepChangeRecord(
-        step_id=definition.steps[change.index].step_id,
-        state=step.state.value,
-        attempt=step.attempt,
-        compensation_attempt=step.compensation_attempt,
-        generation=step.generation,
-        may_have_happened=step.may_have_happened,
-        failure=encode_failure(change.failure),
-        delay_ms=step.delay_ms,
-        parking_reason=step.parking_reason.value if step.parking_reason is not None else 0,
+    encode = _change_record if change.failure is not None or step.delay_ms else _kept_change_record
+    return encode(
+        definition.steps[change.index].step_id,
+        step.state,
+        step.attempt,
+        step.compensation_attempt,
+        step.generation,
+        step.may_have_happened,
+        step.delay_ms,
+        step.parking_reason or 0,
+        change.failure,
     )
+
+
+def _change_record(
+    step_id: str,
+    state: int,
+    attempt: int,
+    compensation_attempt: int,
+    generation: int,
+    may_have_happened: bool,
+    delay_ms: int,
+    parking_reason: int,
+    failure: Failure | None,
+) -> bytes:
+    record = pb.StepChangeRecord(
+        step_id=step_id,
+        state=state,
+        attempt=attempt,
+        compensation_attempt=compensation_attempt,
+        generation=generation,
+        may_have_happened=may_have_happened,
+        failure=encode_failure(failure),
+        delay_ms=delay_ms,
+        parking_reason=parking_reason,
+    )
+    return pb.EventRecord(changes=[record]).SerializeToString()
+
+
+_kept_change_record = lru_cache(_KEPT)(_change_record)
 
 
 def encode_incident(incident_id: str, reason: str) -> bytes:
     """The event of a saga that is parked as a whole: made without reading the saga."""
     return pb.EventRecord(
-        state=SagaState.PARKED.value, cause=EventCause.INCIDENT.value, incident_id=incident_id, reason=reason
+        state=SagaState.PARKED, cause=EventCause.INCIDENT, incident_id=incident_id, reason=reason
     ).SerializeToString()
 
 
 def encode_payload(saga: Saga, event: Event) -> bytes:
     """The data that a transition brought; empty if none."""
-    steps = [
-        pb.StepPayload(step_id=saga.definition.steps[c.index].step_id, input=c.input, output=c.output)
-        for c in event.changes
-        if c.input is not None or c.output is not None
-    ]
+    record = pb.PayloadRecord()  # filled in place, which saves the copy of each part
     if event.revision == 1:
-        return pb.PayloadRecord(input=saga.input, metadata=saga.metadata, steps=steps).SerializeToString()
-    return pb.PayloadRecord(steps=steps).SerializeToString() if steps else b""
+        if saga.input is not None:
+            record.input.CopyFrom(saga.input)
+        record.metadata.update(saga.metadata)
+    for change in event.changes:
+        if change.input is not None or change.output is not None:
+            added = record.steps.add()
+            added.step_id = saga.definition.steps[change.index].step_id
+            if change.input is not None:
+                added.input.CopyFrom(change.input)
+            if change.output is not None:
+                added.output.CopyFrom(change.output)
+    return record.SerializeToString()
 
 
 def parking_mask(saga: Saga) -> int:

@@ -60,10 +60,8 @@ class Writer:
         self._max_batch = max_batch
         self._queue: deque[Write] = deque()
         self._ready = asyncio.Event()
-        self._sent: dict[int, list[UUID]] = {}
-        """By id of an unsettled write: the batches that it was part of, and may have been committed by."""
         self._missed: set[Key] = set()
-        """Unsettled inserts that a commit, by its own answer, did not make, though no row was in the way."""
+        """Inserts of the batch in hand that a commit, by its own answer, did not make, though no row was in the way."""
         self._given_up = False
         """What is in hand is not to be sent again."""
         self.healthy = True
@@ -98,12 +96,16 @@ class Writer:
             writes = [self._queue.popleft() for _ in range(min(len(self._queue), self._max_batch))]
             self.in_flight = len(writes)
             self._given_up = False
-            await self._settle(writes)
+            await self._settle(writes, [])
+            self._missed.clear()
             self.in_flight = 0
             self.healthy = True  # also if not one of them had to be written: the store has settled their fate
 
-    async def _settle(self, writes: list[Write]) -> None:
-        """Sends the writes until the fate of each is known and told."""
+    async def _settle(self, writes: list[Write], sent: list[UUID]) -> None:
+        """Sends the writes until the fate of each is known and told.
+
+        sent: batches that they were all part of, and may have been committed by.
+        """
         failures = 0
         while writes:
             if self._given_up:
@@ -111,20 +113,18 @@ class Writer:
                 return
             began = self._clock.monotonic()
             batch = Batch(self._random.uid(), writes)
-            for write in writes:
-                self._sent.setdefault(id(write), []).append(batch.batch_id)
+            sent.append(batch.batch_id)
             try:
                 committed = await self._store.commit(batch)
             except DataRejected as error:
-                await self._halve(writes, error)
+                await self._halve(writes, sent, error)
                 return
             except Retryable:
-                for write in writes:
-                    self._sent[id(write)].pop()  # certainly not committed: nothing to remember of a long outage
+                sent.pop()  # certainly not committed: nothing to remember of a long outage
                 failures = await self._pause(writes, failures, "Retryable")
             except CommitUnknown:
                 failures = await self._pause(writes, failures, "CommitUnknown")
-                writes = await self._resolve(writes, answered=False)
+                writes = await self._resolve(writes, sent, answered=False)
             else:
                 self.healthy = True
                 failures = 0
@@ -132,21 +132,20 @@ class Writer:
                 missing = []
                 for write in writes:
                     if write.key in committed.keys:
-                        self._tell_written(write, committed.time)
+                        self._owner.written(write, committed.time)
                     else:
                         missing.append(write)
-                writes = await self._resolve(missing, answered=True) if missing else []
+                writes = await self._resolve(missing, sent, answered=True) if missing else []
 
-    async def _halve(self, writes: list[Write], error: DataRejected) -> None:
+    async def _halve(self, writes: list[Write], sent: list[UUID], error: DataRejected) -> None:
         """Finds the culprit, so that the rest are committed."""
         self._observer.commit_failed("DataRejected")
         if len(writes) == 1:
-            self._tell(writes[0])
             self._owner.rejected(writes[0], error)
             return
         middle = len(writes) // 2
-        await self._settle(writes[:middle])
-        await self._settle(writes[middle:])
+        await self._settle(writes[:middle], list(sent))
+        await self._settle(writes[middle:], list(sent))
 
     async def _pause(self, writes: list[Write], failures: int, reason: str) -> int:
         """Waits before the next try: never for ever longer, since sagas wait. A deadlock is tried again without
@@ -159,7 +158,7 @@ class Writer:
         await self._clock.sleep(bound * (0.5 + self._random.random() / 2))
         return min(failures + 1, 16)
 
-    async def _resolve(self, writes: list[Write], *, answered: bool) -> list[Write]:
+    async def _resolve(self, writes: list[Write], sent: list[UUID], *, answered: bool) -> list[Write]:
         """A row that did not come back (`answered`), or a lost answer, means unknown: asks the rows. Returns what is to
         be sent again."""
         failures = 0
@@ -169,19 +168,17 @@ class Writer:
                 break
             except Retryable:
                 failures = await self._pause(writes, failures, "Retryable")
-        return [write for write in writes if self._send_again(write, rows.get(write.key), answered=answered)]
+        return [write for write in writes if self._send_again(write, rows.get(write.key), sent, answered=answered)]
 
-    def _send_again(self, write: Write, row: RowState | None, *, answered: bool) -> bool:
+    def _send_again(self, write: Write, row: RowState | None, sent: list[UUID], *, answered: bool) -> bool:
         if write.new is not None:
             return self._insert_again(write, row, answered=answered)
-        sent = self._sent[id(write)]
         if row is not None and row.epoch == write.epoch and row.revision == write.revision and row.batch_id in sent:
-            self._tell_written(write, row.time)
+            self._owner.written(write, row.time)
             return False
         stands = row is not None and row.epoch == write.guard_epoch and row.revision == write.revision - 1
         if stands and row is not None and row.batch_id is not None:  # a tombstone is never written
             return True
-        self._tell(write)
         self._owner.taken_over(write)
         return False
 
@@ -194,24 +191,13 @@ class Writer:
                 if answered:
                     self._missed.add(write.key)
                 return True
-            self._tell(write)
             self._owner.rejected(write, None)
         elif row.uid == write.new.uid:
-            self._tell_written(write, row.time)
+            self._owner.written(write, row.time)
         else:
-            self._tell(write)
             self._owner.exists(write)
         return False
 
     def _give_up(self, writes: list[Write]) -> None:
         for write in writes:
-            self._tell(write)
             self._owner.taken_over(write)
-
-    def _tell(self, write: Write) -> None:
-        self._sent.pop(id(write), None)
-        self._missed.discard(write.key)
-
-    def _tell_written(self, write: Write, time: datetime) -> None:
-        self._tell(write)
-        self._owner.written(write, time)

@@ -60,18 +60,19 @@ class Session:
         room, now_s = MAX_FRAME_BYTES, self._clock.monotonic()
         while (call := self._next()) is not None:
             timeout_s = self._dispatcher.timeout_s(call)
-            message = self._message(call, timeout_s)
+            message = frame.calls.add()
+            call_id = self._fill(message, call, timeout_s)
             size = message.ByteSize() + 8  # its own head
-            if size > MAX_FRAME_BYTES:
+            if size > room:
+                del frame.calls[-1]
+                if size <= MAX_FRAME_BYTES:
+                    self._too_early = call
+                    break
                 too_long.append(call)
-            elif size > room:
-                self._too_early = call
-                break
             else:
                 room -= size
-                frame.calls.append(message)
-                self._open[message.call_id] = _HandedOver(call, now_s)
-                heapq.heappush(self._deadlines, (now_s + timeout_s, message.call_id))
+                self._open[call_id] = _HandedOver(call, now_s)
+                heapq.heappush(self._deadlines, (now_s + timeout_s, call_id))
         self._arm()
         return frame, too_long
 
@@ -106,16 +107,18 @@ class Session:
             return call
         return self._dispatcher.take()
 
-    def _message(self, call: Call, timeout_s: float) -> SessionCall:
+    def _fill(self, message: SessionCall, call: Call, timeout_s: float) -> int:
+        """Writes the call down, and returns its id."""
         set_remaining_time(call, timeout_s)
         self._last_id += 1
+        message.call_id = self._last_id
         if isinstance(call.request, StepRequest):
-            message = SessionCall(call_id=self._last_id, step=call.request)
+            message.step.CopyFrom(call.request)
         else:
-            message = SessionCall(call_id=self._last_id, compensate=call.request)
+            message.compensate.CopyFrom(call.request)
         if call.metadata:
             message.metadata.update(call.metadata)
-        return message
+        return self._last_id
 
     def _end(self, call_id: int, outcome: Outcome, now_s: float) -> None:
         handed_over = self._open.pop(call_id)
@@ -147,8 +150,9 @@ class Session:
 def set_remaining_time(call: Call, timeout_s: float) -> None:
     """Tells the participant how long its answer is waited for."""
     seconds, rest_ms = divmod(int(timeout_s * 1000), 1000)
-    call.request.remaining_time.seconds = seconds
-    call.request.remaining_time.nanos = rest_ms * 1_000_000
+    remaining_time = call.request.remaining_time
+    remaining_time.seconds = seconds
+    remaining_time.nanos = rest_ms * 1_000_000
 
 
 def _read(answer: SessionAnswer) -> Outcome:

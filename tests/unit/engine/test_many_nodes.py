@@ -274,7 +274,7 @@ async def test_a_batch_that_is_sent_again_and_again_ends_with_the_registration_i
     assert saga.row.owner == first.membership.instance_id
     assert [event.cause for event in saga.events] == [EventCause.STARTED, EventCause.RECOVERED]
     assert first.recovery.stranded == 0
-    assert first.engine.writer._sent == {}
+    assert first.engine.writer.idle
 
 
 async def test_what_was_claimed_before_a_node_was_declared_dead_is_not_driven_after_that() -> None:

@@ -61,7 +61,7 @@ async def test_a_start_whose_definition_is_gone_is_refused(world: World) -> None
     await world.advance(5)
     with pytest.raises(FailedPrecondition, match="deleted"):
         await task
-    assert world.engine.writer._sent == {}
+    assert world.engine.writer.idle
 
 
 async def test_a_writer_that_has_settled_all_is_healthy_again(world: World) -> None:
@@ -73,13 +73,3 @@ async def test_a_writer_that_has_settled_all_is_healthy_again(world: World) -> N
     assert (await world.saga("a")).state is SagaState.SUCCEEDED
     assert world.engine.writer.healthy
     assert (await world.start("b")).state is SagaState.RUNNING
-
-
-async def test_a_long_outage_makes_the_writer_remember_nothing_more(world: World) -> None:
-    await world.start("a")
-    world.store.before.extend([Retryable("away")] * 500)
-    await world.answer("a:one", DONE)
-    await world.advance(300)
-    assert all(len(batches) <= 1 for batches in world.engine.writer._sent.values())
-    await world.advance(300)
-    assert world.engine.writer._sent == {}
