@@ -41,6 +41,8 @@ from sagad_server.upkeep import clean_up, count, watch_health
 log = structlog.get_logger(__name__)
 
 _WAIT_FOR_POSTGRES_S = 60.0
+_GC_THRESHOLDS = (50_000, 20, 50)
+"""Hardly anything here is part of a cycle, and thousands of sagas in memory would be walked again and again."""
 _COMPLETION_SECRET = "completion-token"  # noqa: S105 - the name of the secret, not the secret
 
 
@@ -191,6 +193,7 @@ class App:
     async def run_until_stopped(self) -> None:
         """Serves until SIGTERM or SIGINT, then drains. Raises what a part of the node failed with."""
         gc.freeze()  # what lives as long as the process need not be looked at again
+        gc.set_threshold(*_GC_THRESHOLDS)
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stopping.set)

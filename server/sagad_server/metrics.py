@@ -73,6 +73,8 @@ class Metrics:
         )
         self.sessions = Gauge("sagad_participant_session", "1 if calls go by a session.", ["participant"], registry=new)
         self._started = lru_cache(maxsize=4096)(lambda definition: self.started.labels(definition))
+        self._ended = lru_cache(maxsize=4096)(lambda *labels: self.ended.labels(*labels))
+        self._duration = lru_cache(maxsize=4096)(lambda *labels: self.duration.labels(*labels))
         self._attempts = lru_cache(maxsize=4096)(lambda *labels: self.attempts.labels(*labels))
         self._attempt_seconds = lru_cache(maxsize=4096)(lambda *labels: self.attempt_seconds.labels(*labels))
         self._requests = lru_cache(maxsize=4096)(lambda *labels: self.requests.labels(*labels))
@@ -105,8 +107,8 @@ class Metrics:
             self._started(definition).inc()
         if saga.ended:
             self.ended_by_state[saga.state] = self.ended_by_state.get(saga.state, 0) + 1
-            self.ended.labels(definition, saga.state.name).inc()
-            self.duration.labels(definition, saga.state.name).observe(age_s)
+            self._ended(definition, saga.state.name).inc()
+            self._duration(definition, saga.state.name).observe(age_s)
         elif saga.state is SagaState.PARKED:
             self.parked.labels(definition).inc()
             log.warning(

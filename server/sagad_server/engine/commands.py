@@ -31,7 +31,7 @@ from sagad_server.engine.ports import Snapshot, Tombstone
 from sagad_server.storage.store import Key, SagaRow
 
 
-@dataclass(slots=True, frozen=True)
+@dataclass(slots=True)
 class Start:
     """StartSaga. `request_hash` is over everything that a repeat must have in common with it."""
 

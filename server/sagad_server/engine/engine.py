@@ -189,8 +189,9 @@ class Engine:
 
     def _act(self, active: ActiveSaga, decision: Decision) -> None:
         """Does what the committed transition says."""
-        for change in decision.event.changes:
-            active.cancel_timer(change.index)
+        if active.timers:
+            for change in decision.event.changes:
+                active.cancel_timer(change.index)
         try:
             for index in decision.waits if active.owned else ():
                 self._timers.arm(active, index, active.saga.steps[index].delay_ms)

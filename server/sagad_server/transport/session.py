@@ -23,7 +23,7 @@ MAX_FRAME_BYTES = 256 * 1024
 _CODES: dict[int, str] = {code.value[0]: code.name for code in grpc.StatusCode if code is not grpc.StatusCode.OK}
 
 
-@dataclass(slots=True, frozen=True)
+@dataclass(slots=True)
 class _HandedOver:
     call: Call
     since_s: float
