@@ -45,11 +45,14 @@ class Killer:
     def __init__(self, nodes: list[SagadProcess], chance: random.Random) -> None:
         self.deaths: list[datetime] = []
         self.of_serving = 0
+        """How many of them served; the others were starting."""
         self._nodes = nodes
         self._chance = chance
 
     async def strike(self) -> None:
-        """Kills one or two, if that leaves one that serves."""
+        """Kills one or two, if that leaves one that serves. None ends by itself."""
+        for node in self._nodes:
+            assert node.alive, f"sagad has ended:\n{node.log()[-3000:]}"
         lucky = await serving(self._nodes)
         if not lucky:
             return

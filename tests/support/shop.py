@@ -55,7 +55,7 @@ class Shop:
         fault = self.next_faults.pop() if self.next_faults else self._chance.choice(FAULTS)
         await self._chance.choice(self.clients).start(
             "order",
-            order(order_id, amount_cents=self._chance.randint(1, 99_999)),
+            order(order_id, amount_cents=self._chance.randint(1, 9_999)),
             saga_id=order_id,
             labels={"example-fault": fault} if fault else {},
         )
