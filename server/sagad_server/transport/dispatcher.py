@@ -7,7 +7,8 @@ from sagad_server.domain.inputs import NotSent, Outcome
 from sagad_server.engine.ports import Call, Clock, Observer, Random, Timer
 from sagad_server.transport.breaker import Breaker, BreakerState
 
-MAX_QUEUED = 10_000
+MAX_QUEUED = 50_000
+"""Their sagas are in memory anyway, and a call beyond costs two writes at each of its pauses."""
 _FULL_RETRY_MS = (1_000, 30_000)
 _HELD_RETRY_MS = 1_000
 _MAX_HOLD_S = 30.0
