@@ -27,7 +27,7 @@ MOST_S = 30.0
 A_MESSAGE = 100
 WHAT = (
     "A node gets SIGKILL while a participant has a call of each of its sagas, and stays dead; two others live. "
-    f"The lease is {LEASE_S} s."
+    f"The lease is {LEASE_S} s, and {os.cpu_count()} CPUs hold all of it."
 )
 MOVING = "SELECT count(*) FROM sagad.saga WHERE state IN (1, 2)"
 TIMES = """
