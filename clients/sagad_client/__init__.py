@@ -23,6 +23,7 @@ from sagad_client.ids import new_saga_id
 from sagad_client.outcomes import failed, succeeded
 from sagad_client.pages import Page, Pages
 from sagad_client.payloads import from_payload, to_payload
+from sagad_client.starts import Started
 
 __all__ = [
     "Aborted",
@@ -42,6 +43,7 @@ __all__ = [
     "PermissionDenied",
     "ResourceExhausted",
     "SagadError",
+    "Started",
     "Unavailable",
     "Violation",
     "failed",

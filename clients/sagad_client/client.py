@@ -22,6 +22,7 @@ from sagad_client.errors import DeadlineExceeded
 from sagad_client.ids import new_saga_id
 from sagad_client.pages import Page, Pages
 from sagad_client.payloads import PayloadLike, to_payload
+from sagad_client.starts import Started, StartRequests, Starts
 from sagad_client.states import SETTLED
 from sagad_client.steering import Steering
 from sagad_client.watch import watch_saga, watch_sagas
@@ -137,6 +138,26 @@ class Client(Steering):
             except DeadlineExceeded:
                 if remaining_s <= slice_s:
                     raise
+
+    def start_many(self, requests: StartRequests, *, concurrency: int = 2048) -> AsyncGenerator[Started, None]:
+        """Start many sagas over one stream; yield the result of each, in any order, once it is durable.
+
+        A request with `wait` is answered when its saga has ended or is parked. A broken stream is opened again and what
+        was not answered is sent again, as is, within the client's `backoff`, what is answered UNAVAILABLE, or
+        RESOURCE_EXHAUSTED with RetryInfo: all that is safe by the ids. Requests are taken no faster than results are.
+        Leave the iteration by `aclose()` (`contextlib.aclosing`); what was sent may be started all the same.
+
+        Args:
+            requests: plain or asynchronous, as many as you like, each at most 1 MiB. Without a saga_id it gets a fresh
+                one, without a namespace the client's.
+            concurrency: 1-4,096 requests that are taken and not yielded yet; fewer where they have 8 MiB together.
+
+        Raises:
+            SagadError: the stream was refused, or broke `backoff.attempts` times in a row without a single answer: what
+            was not yielded may have been started. ValueError: concurrency is out of bounds, or a request is for another
+            namespace. This, and what the iterable of requests raises, comes after the results of those before it.
+        """
+        return Starts(self._connection, self._stub.StartSagas, self.namespace, requests, concurrency).run()
 
     async def get(self, saga_id: str, *, view: SagaView.ValueType = SagaView.SAGA_VIEW_FULL) -> Saga:
         """One saga, with its payloads unless the view is BASIC. Raises NotFound."""

@@ -11,7 +11,7 @@ import grpc
 import grpc.aio
 
 from sagad_client.backoff import Backoff
-from sagad_client.errors import ResourceExhausted, SagadError, Unavailable, from_rpc_error
+from sagad_client.errors import Internal, ResourceExhausted, SagadError, Unavailable, from_rpc_error
 
 Request = TypeVar("Request")
 Response = TypeVar("Response")
@@ -129,6 +129,15 @@ def may_pass(error: SagadError) -> bool:
     if isinstance(error, ResourceExhausted):
         return error.retry_after_s is not None
     return isinstance(error, Unavailable)
+
+
+def is_broken_stream(error: SagadError) -> bool:
+    """Whether a stream that ended so may be opened again: as `may_pass`, or something between here and sagad broke it.
+
+    sagad's own errors always have a reason.
+    """
+    broken = error.code in {grpc.StatusCode.CANCELLED, grpc.StatusCode.UNKNOWN} or isinstance(error, Internal)
+    return may_pass(error) or (broken and not error.reason)
 
 
 def _in_doubt(error: SagadError) -> SagadError:

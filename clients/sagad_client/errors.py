@@ -115,11 +115,20 @@ _BY_CODE: dict[grpc.StatusCode, type[SagadError]] = {
 }
 
 
+_CODES = {code.value[0]: code for code in grpc.StatusCode}
+
+
 def from_rpc_error(error: grpc.aio.AioRpcError) -> SagadError:
     """Read gRPC's error and the google.rpc details that sagad sends with it."""
-    code = error.code()
-    kind = _BY_CODE.get(code, SagadError)
-    status = _status_of(error)
+    return _read(error.code(), error.details() or "", _status_of(error))
+
+
+def from_status(status: status_pb2.Status) -> SagadError:
+    """Read an error that is part of a message."""
+    return _read(_CODES.get(status.code, grpc.StatusCode.UNKNOWN), status.message, status)
+
+
+def _read(code: grpc.StatusCode, message: str, status: status_pb2.Status) -> SagadError:
     reason, violations, retry_after_s, metadata = "", [], None, {}
     for detail in status.details:
         if detail.Is(error_details_pb2.ErrorInfo.DESCRIPTOR):
@@ -131,8 +140,8 @@ def from_rpc_error(error: grpc.aio.AioRpcError) -> SagadError:
         elif detail.Is(error_details_pb2.RetryInfo.DESCRIPTOR):
             delay = error_details_pb2.RetryInfo.FromString(detail.value).retry_delay
             retry_after_s = delay.seconds + delay.nanos / 1e9
-    return kind(
-        error.details() or "no message",
+    return _BY_CODE.get(code, SagadError)(
+        message or "no message",
         code=code,
         reason=reason,
         violations=violations,

@@ -19,8 +19,8 @@ from sagad.v1.saga_service_pb2 import (
     WatchSagasRequest,
     WatchSagasResponse,
 )
-from sagad_client.connection import Connection, may_pass
-from sagad_client.errors import Internal, SagadError, Unavailable, from_rpc_error
+from sagad_client.connection import Connection, is_broken_stream
+from sagad_client.errors import SagadError, Unavailable, from_rpc_error
 
 Request = TypeVar("Request", bound=Message)
 Response = TypeVar("Response", bound=Message)
@@ -120,13 +120,7 @@ async def _next_message(call: grpc.aio.UnaryStreamCall[Request, Response], silen
         raise _BrokenStreamError(Unavailable(text, code=grpc.StatusCode.UNAVAILABLE)) from None
     except grpc.aio.AioRpcError as rpc_error:
         error = from_rpc_error(rpc_error)
-        if may_pass(error) or _is_transport_fault(error):
+        if is_broken_stream(error):
             raise _BrokenStreamError(error) from rpc_error
         raise error from rpc_error
     return None if message is grpc.aio.EOF else cast(Response, message)
-
-
-def _is_transport_fault(error: SagadError) -> bool:
-    """Whether something between here and sagad broke the stream: its own errors always have a reason."""
-    broken = error.code in {grpc.StatusCode.CANCELLED, grpc.StatusCode.UNKNOWN} or isinstance(error, Internal)
-    return broken and not error.reason
