@@ -38,6 +38,11 @@ class Refusal:
     violations: Sequence[tuple[str, str]] = ()
 
     def status(self) -> grpc.Status:
+        result: grpc.Status = rpc_status.to_status(self.message_status())
+        return result
+
+    def message_status(self) -> status_pb2.Status:
+        """The same as part of a message."""
         details = []
         if self.reason:
             details.append(packed(error_details_pb2.ErrorInfo(reason=self.reason, domain="sagad")))
@@ -50,9 +55,7 @@ class Refusal:
             delay = Duration()
             delay.FromNanoseconds(int(self.retry_after_s * 1e9))
             details.append(packed(error_details_pb2.RetryInfo(retry_delay=delay)))
-        status = status_pb2.Status(code=code_pb2.Code.Value(self.code), message=self.message, details=details)
-        result: grpc.Status = rpc_status.to_status(status)
-        return result
+        return status_pb2.Status(code=code_pb2.Code.Value(self.code), message=self.message, details=details)
 
 
 class Silence:

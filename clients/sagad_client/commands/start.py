@@ -24,7 +24,7 @@ _FILE = Group("Many sagas", sort_key=5)
 
 
 async def start(
-    definition: Annotated[str, Parameter(help="The definition, by its id.")],
+    definition: Annotated[str, Parameter(help="The definition, by its id; --file may do without.")] = "",
     /,
     *,
     input: Annotated[
@@ -41,17 +41,25 @@ async def start(
     wait_timeout: Annotated[DurationOption | None, Parameter(help="Bound of --wait, such as 10m; default: 1h.")] = None,
     file: Annotated[
         Path | None,
-        Parameter(group=_FILE, help='File with a line {"saga_id": ..., "input": ..., "labels": {...}} for each saga.'),
+        Parameter(
+            group=_FILE,
+            help='File with a line {"saga_id": ..., "input": ..., "labels": {...}} for each saga; '
+            "without DEFINITION each line is the ProtoJSON of a StartSagaRequest.",
+        ),
     ] = None,
     concurrency: Annotated[
         int,
-        Parameter(validator=Number(gte=1, lte=256), group=_FILE, help="Starts under way at once, 1-256; default 64."),
-    ] = 64,
+        Parameter(
+            validator=Number(gte=1, lte=4096),
+            group=_FILE,
+            help="Starts not answered yet, 1-4,096; default 2,048.",
+        ),
+    ] = 2048,
     session: SessionParameter,
 ) -> int:
     """Start a saga; when the command has ended, the saga is durable.
 
-    With --file it starts one saga for each line, with a progress bar. Where that
+    With --file it starts one saga for each line, over one stream. Where that
     was cut short, the same command again goes on: a saga that is there already is
     not started twice.
     """
@@ -66,9 +74,13 @@ async def start(
         wait_timeout_s=wait_s,
     )
     if file is None:
+        if not definition:
+            raise UsageError("name the DEFINITION to start, or give a --file whose lines do")
         return await _start_one(session, template, id, input)
     if id or input is not None:
         raise UsageError("--file brings ids and inputs of its own: leave --id and --input out")
+    if not definition and (version or label or metadata or timeout is not None):
+        raise UsageError("without DEFINITION each line says its version, labels, metadata and timeout itself")
     return await start_file(session, template, file, concurrency)
 
 

@@ -10,8 +10,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
-from google.rpc import status_pb2
-from grpc_status.rpc_status import GRPC_DETAILS_METADATA_KEY
 from support.cutting_proxy import CuttingProxy
 from support.recipes import definition, succeeding
 from support.scripted_peer import Peer, Refusal, serving
@@ -25,11 +23,6 @@ QUICK = Backoff(attempts=4, initial_s=0.001, max_s=0.002)
 
 def requests(count: int, **fields: Any) -> Iterator[pb.StartSagaRequest]:
     return (pb.StartSagaRequest(saga_id=f"s-{n}", definition_id="order", **fields) for n in range(count))
-
-
-def status(refusal: Refusal) -> status_pb2.Status:
-    (packed,) = [value for key, value in refusal.status().trailing_metadata if key == GRPC_DETAILS_METADATA_KEY]
-    return status_pb2.Status.FromString(packed)
 
 
 @dataclass
@@ -67,7 +60,7 @@ class Streaming(Peer):
     def result(self, request: pb.StartSagaRequest) -> pb.StartSagasResult:
         refusal = self.refuse(request)
         if refusal is not None:
-            return pb.StartSagasResult(namespace="default", saga_id=request.saga_id, error=status(refusal))
+            return pb.StartSagasResult(namespace="default", saga_id=request.saga_id, error=refusal.message_status())
         return pb.StartSagasResult(saga_id=request.saga_id, saga=saga_pb2.Saga(saga_id=request.saga_id))
 
 
@@ -248,7 +241,7 @@ async def test_leaving_early_ends_the_stream_and_every_task(peer: Streaming, cli
     async with aclosing(client.start_many(requests(100_000), concurrency=16)) as results:
         await anext(results)
     await peer.ended.wait()
-    assert {task for task in asyncio.all_tasks() - before if "Starts" in task.get_coro().__qualname__} == set()
+    assert {task for task in asyncio.all_tasks() - before if "Starts" in repr(task.get_coro())} == set()
 
 
 async def test_no_requests_open_no_stream(peer: Streaming, client: Client) -> None:

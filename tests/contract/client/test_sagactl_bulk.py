@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
@@ -21,28 +20,29 @@ Answer = Callable[[pb.StartSagaRequest], Refusal | None]
 
 @dataclass
 class Counting(Peer):
-    """Starts every saga, unless `refuse` has something against it; `rank` of them at a time, no fewer."""
+    """Starts every saga, unless `refuse` has something against it; answers `rank` of them at a time, no fewer."""
 
     refuse: Answer = lambda request: None
     rank: int = 1
-    in_flight: int = 0
-    most_in_flight: int = 0
+    most_unanswered: int = 0
     seen: list[pb.StartSagaRequest] = field(default_factory=list)
 
-    def __post_init__(self) -> None:
-        self.barrier = asyncio.Barrier(self.rank)
+    async def StartSagas(self, messages: Any, context: Any) -> AsyncIterator[pb.StartSagasResponse]:
+        unanswered: list[pb.StartSagaRequest] = []
+        async for message in messages:
+            self.seen += message.sagas
+            unanswered += message.sagas
+            self.most_unanswered = max(self.most_unanswered, len(unanswered))
+            if len(unanswered) >= self.rank:
+                yield pb.StartSagasResponse(results=[self._result(request) for request in unanswered])
+                unanswered.clear()
 
-    async def StartSaga(self, request: pb.StartSagaRequest, context: Any) -> pb.StartSagaResponse:
-        self.seen.append(request)
-        self.in_flight += 1
-        self.most_in_flight = max(self.most_in_flight, self.in_flight)
-        await self.barrier.wait()
-        self.in_flight -= 1
+    def _result(self, request: pb.StartSagaRequest) -> pb.StartSagasResult:
         refusal = self.refuse(request)
         if refusal is not None:
-            await context.abort_with_status(refusal.status())
+            return pb.StartSagasResult(saga_id=request.saga_id, error=refusal.message_status())
         state = saga_pb2.SAGA_STATE_SUCCEEDED if request.wait else saga_pb2.SAGA_STATE_RUNNING
-        return pb.StartSagaResponse(saga=saga_pb2.Saga(saga_id=request.saga_id, state=state))
+        return pb.StartSagasResult(saga_id=request.saga_id, saga=saga_pb2.Saga(saga_id=request.saga_id, state=state))
 
 
 @pytest.fixture
@@ -91,11 +91,13 @@ async def test_the_same_command_again_asks_for_the_very_same_sagas(
     assert peer.seen[:5] == peer.seen[5:]
 
 
-async def test_sixty_four_starts_are_under_way_at_once_and_no_more(tmp_path: Path) -> None:
+async def test_no_more_starts_are_unanswered_than_was_said(tmp_path: Path) -> None:
     async with serving(Counting(rank=64)) as peer:
-        result = await Sagactl(peer.address)("start", "order", "--file", orders(tmp_path / "orders.jsonl", 192))
+        result = await Sagactl(peer.address)(
+            "start", "order", "--file", orders(tmp_path / "orders.jsonl", 192), "--concurrency", "64"
+        )
     assert isinstance(peer, Counting)
-    assert (result.code, len(peer.seen), peer.most_in_flight) == (0, 192, 64)
+    assert (result.code, len(peer.seen), peer.most_unanswered) == (0, 192, 64)
 
 
 async def test_a_refused_line_is_named_and_the_others_are_started(
@@ -180,3 +182,40 @@ async def test_a_terminal_shows_a_progress_bar_and_a_pipe_does_not(sagactl: Saga
     piped = await sagactl("start", "order", "--file", file)
     assert piped.err == ""
     assert ["sagas", "10"] in piped.lines
+
+
+async def test_without_a_definition_each_line_is_a_whole_request(
+    peer: Counting, sagactl: Sagactl, tmp_path: Path
+) -> None:
+    lines = [
+        {"sagaId": "a", "definitionId": "order", "input": {"json": {"n": 1}}, "timeout": "60s"},
+        {"saga_id": "b", "definition_id": "refund", "version": "2.0.0", "metadata": {"trace": "7"}},
+    ]
+    result = await sagactl("start", "--file", written(tmp_path / "orders.jsonl", *lines), "-o", "json")
+    assert (result.code, result.json["sagas"]) == (0, 2), result.err
+    first, second = peer.seen
+    assert (first.definition_id, first.timeout.seconds) == ("order", 60)
+    assert first.input.json.struct_value.fields["n"].number_value == 1
+    assert (second.definition_id, second.version, dict(second.metadata)) == ("refund", "2.0.0", {"trace": "7"})
+
+
+async def test_faults_of_whole_requests_are_told_with_their_lines_before_anything_is_started(
+    peer: Counting, sagactl: Sagactl, tmp_path: Path
+) -> None:
+    lines = [
+        {"sagaId": "a", "definitionId": "order"},
+        {"definitionId": "order"},
+        {"sagaId": "b"},
+        {"sagaId": "c", "definitionId": "order", "inptu": 1},
+        {"sagaId": "d", "definitionId": "order", "namespace": "other"},
+    ]
+    path = tmp_path / "orders.jsonl"
+    result = await sagactl("start", "--file", written(path, *lines))
+    assert (result.code, peer.seen) == (2, [])
+    faults = [line.removeprefix(f"{path}:")[:20] for line in result.err.splitlines() if line.startswith(str(path))]
+    assert faults == ["2: saga_id must be a", "3: definition_id mus", "4: is no StartSagaRe", "5: namespace is of t"]
+
+
+async def test_options_about_all_sagas_need_a_definition(sagactl: Sagactl, tmp_path: Path) -> None:
+    assert (await sagactl("start", "--file", orders(tmp_path / "orders.jsonl", 1), "--label", "a=b")).code == 2
+    assert (await sagactl("start")).code == 2
