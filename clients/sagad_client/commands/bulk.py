@@ -22,6 +22,7 @@ from sagad.v1.saga_pb2 import Saga
 from sagad.v1.saga_service_pb2 import StartSagaRequest
 from sagad_client.commands.exits import NOT_SUCCEEDED, OK, REFUSED, UNAVAILABLE, UsageError, code_of
 from sagad_client.commands.inputs import make_payload
+from sagad_client.commands.lines import text_of
 from sagad_client.commands.session import Session
 from sagad_client.errors import DeadlineExceeded, SagadError
 from sagad_client.starts import Started
@@ -89,9 +90,9 @@ class Tally:
 
 async def start_file(session: Session, template: Template, file: Path, concurrency: int) -> int:
     """Start each line, at most `concurrency` unanswered; return the exit code. Raises UsageError, SagadError."""
-    tally = Tally()
+    tally, total = Tally(), 0
     try:
-        with file.open(encoding="utf-8") as text:
+        async with text_of(file) as text:
             total = _check(text, file, template)
             text.seek(0)
             await _start_lines(session, template, _lines(text, template), total, concurrency, tally)
@@ -100,7 +101,8 @@ async def start_file(session: Session, template: Template, file: Path, concurren
     except UnicodeDecodeError as error:
         raise UsageError(f"--file: {file} is not UTF-8") from error
     except asyncio.CancelledError:
-        session.output.note(f"interrupted after {tally.sagas} of {total} sagas; the same command again goes on")
+        so_far = f"after {tally.sagas} of {total} sagas" if total else "before anything was started"
+        session.output.note(f"interrupted {so_far}; the same command again goes on")
         raise
     return _report(session, template, tally, total)
 

@@ -38,13 +38,17 @@ async def start(
     metadata: Annotated[tuple[str, ...], Parameter(help="key=value for the participants; repeat it for more.")] = (),
     timeout: Annotated[DurationOption | None, Parameter(help="The saga's deadline from its start, such as 5m.")] = None,
     wait: Annotated[bool, Parameter(help="Wait until the saga has ended or is parked, and show it meanwhile.")] = False,
-    wait_timeout: Annotated[DurationOption | None, Parameter(help="Bound of --wait, such as 10m; default: 1h.")] = None,
+    wait_timeout: Annotated[
+        DurationOption | None,
+        Parameter(help="Bound of --wait, such as 10m; default: 1h. With --file, of the time without any result."),
+    ] = None,
     file: Annotated[
         Path | None,
         Parameter(
             group=_FILE,
             help='File with a line {"saga_id": ..., "input": ..., "labels": {...}} for each saga; '
-            "without DEFINITION each line is the ProtoJSON of a StartSagaRequest.",
+            "without DEFINITION each line is the ProtoJSON of a StartSagaRequest. - is standard input.",
+            allow_leading_hyphen=True,
         ),
     ] = None,
     concurrency: Annotated[

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
+import signal
+import sys
+import termios
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
+from support.chaos.waiting import until
 from support.sagactl import Sagactl
 from support.scripted_peer import Peer, Refusal, serving
 
@@ -220,3 +226,47 @@ async def test_faults_of_whole_requests_are_told_with_their_lines_before_anythin
 async def test_options_about_all_sagas_need_a_definition(sagactl: Sagactl, tmp_path: Path) -> None:
     assert (await sagactl("start", "--file", orders(tmp_path / "orders.jsonl", 1), "--label", "a=b")).code == 2
     assert (await sagactl("start")).code == 2
+
+
+async def test_lines_come_from_standard_input_a_pipe_or_a_file(
+    peer: Counting, sagactl: Sagactl, tmp_path: Path
+) -> None:
+    lines = "".join(f'{{"saga_id": "order-{n}"}}\n' for n in range(3))
+    by_pipe = await sagactl("start", "order", "--file", "-", "-o", "json", stdin=lines)
+    assert by_pipe.code == 0, by_pipe.err
+    file = os.open(orders(tmp_path / "orders.jsonl", 3), os.O_RDONLY)
+    process = await sagactl.spawn("start", "order", "--file", "-", "-o", "json", stdin=file)
+    os.close(file)
+    out, err = await process.communicate()
+    assert process.returncode == 0, err
+    assert by_pipe.json == json.loads(out) == {"sagas": 3, "states": {"RUNNING": 3}, "refused": []}
+    assert [request.saga_id for request in peer.seen] == 2 * ["order-0", "order-1", "order-2"]
+
+
+async def test_a_fault_in_standard_input_is_told_by_its_line_and_nothing_is_started(
+    peer: Counting, sagactl: Sagactl
+) -> None:
+    result = await sagactl("start", "order", "--file", "-", stdin='{"saga_id": "a"}\nnonsense\n')
+    assert result.code == 2
+    assert "-:2: is no JSON" in result.err
+    assert peer.seen == []
+
+
+async def test_ctrl_c_while_standard_input_is_awaited_ends_the_command(peer: Counting, sagactl: Sagactl) -> None:
+    theirs, ours = os.pipe()
+    try:
+        process = await sagactl.spawn("start", "order", "--file", "-", stdin=theirs)
+        os.write(ours, b'{"saga_id": "a"}\n')
+
+        async def is_read() -> bool:
+            return int.from_bytes(fcntl.ioctl(theirs, termios.FIONREAD, bytes(4)), sys.byteorder) == 0
+
+        await until(is_read, 30, "sagactl reads its input")
+        process.send_signal(signal.SIGINT)
+        _, err = await process.communicate()
+    finally:
+        os.close(theirs)
+        os.close(ours)
+    assert process.returncode == 130
+    assert b"interrupted before anything was started" in err
+    assert peer.seen == []
