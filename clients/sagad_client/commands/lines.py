@@ -20,7 +20,7 @@ _CHUNK = 1 << 20
 
 @asynccontextmanager
 async def text_of(file: Path) -> AsyncIterator[TextIO]:
-    """Open a file; `-` is standard input, kept on disk until it has ended. Raises OSError; reading, UnicodeDecodeError."""
+    """Open a file; `-` is standard input, kept on disk until it has ended. Raises OSError, UnicodeDecodeError."""
     if file != STANDARD_INPUT:
         with file.open(encoding="utf-8") as text:
             yield text
