@@ -175,6 +175,7 @@ class App:
         metrics.gauge("sagad_sagas_in_memory", "Sagas in this node's memory.", lambda: len(engine.sagas))
         metrics.gauge("sagad_calls_in_flight", "Calls of participants under way.", lambda: engine.calls.in_flight)
         metrics.gauge("sagad_write_queue", "Transitions that wait for a commit.", lambda: engine.writer.queued)
+        metrics.gauge("sagad_overloaded", "1 while new sagas are refused or wait.", lambda: engine.admission.overloaded)
         metrics.gauge("sagad_watches", "Open watch streams.", lambda: engine.watches.count)
         metrics.gauge(
             "sagad_stranded", "Sagas of this node that were not in its memory; expected 0.", lambda: recovery.stranded
@@ -251,6 +252,7 @@ def _settings(config: Config) -> Settings:
         max_watches=limits.max_watches,
         watch_buffer=limits.watch_buffer,
         claim_batch=limits.claim_batch,
+        overload_after_ms=round(limits.overload_after * 1000),
     )
 
 

@@ -60,6 +60,9 @@ class Metrics:
             "sagad_commit_failures", "Commits that did not succeed at once.", ["reason"], registry=new
         )
         self.incidents = Counter("sagad_incidents", "Sagas parked because sagad failed on their data.", registry=new)
+        self.starts_refused = Counter(
+            "sagad_starts_refused", "New sagas that were not taken on.", ["reason"], registry=new
+        )
         self.requests = Counter("sagad_requests", "Requests to sagad.", ["method", "code"], registry=new)
         self.request_seconds = Histogram(
             "sagad_request_seconds", "Time of a request to sagad.", ["method"], buckets=_SECONDS[:15], registry=new
@@ -150,6 +153,9 @@ class Metrics:
     def incident(self, key: Key, incident_id: str, error: BaseException) -> None:
         self.incidents.inc()
         log.error("incident", namespace=key[0], saga_id=key[1], incident_id=incident_id, exc_info=error)
+
+    def start_refused(self, reason: str) -> None:
+        self.starts_refused.labels(reason).inc()
 
     def on_request(self, method: str, code: str, seconds: float) -> None:
         self._requests(method, code).inc()

@@ -172,6 +172,8 @@ class QuietObserver:
     def commit_failed(self, reason: str) -> None:
         self.failures.append(reason)
 
+    def start_refused(self, reason: str) -> None: ...
+
     def incident(self, key: Key, incident_id: str, error: BaseException) -> None:
         self.incidents.append((key, error))
 

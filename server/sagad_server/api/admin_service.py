@@ -148,6 +148,7 @@ class AdminService(AdminServiceServicer):
         components = await asyncio.gather(
             _checked("postgres", self._ping(), required=True),
             _checked("writer", self._ask_writer(), required=True),
+            _checked("admission", self._ask_admission(), required=False),
             *(
                 _checked(f"participant/{name}", self._ask_participant(name), required=False)
                 for name in sorted(self._participants)
@@ -165,6 +166,12 @@ class AdminService(AdminServiceServicer):
 
     async def _ask_writer(self) -> str:
         return "" if self._engine.writer.healthy else "the last commits did not succeed; they are tried again"
+
+    async def _ask_admission(self) -> str:
+        admission = self._engine.admission
+        if admission.full:
+            return "new sagas are refused: nine tenths of limits.max_sagas_in_memory are taken"
+        return "new sagas are refused: commits come too late for limits.overload_after" if admission.overloaded else ""
 
     async def _ask_participant(self, name: str) -> str:
         answer = await self._links.describe(name)

@@ -29,6 +29,7 @@ SERVICES = (
     admin_service_pb2.DESCRIPTOR.services_by_name["AdminService"].full_name,
 )
 _SHORTEST_PING_INTERVAL_MS = 10_000
+_MOST_PENDING = 1200
 
 
 class ListenError(Exception):
@@ -93,6 +94,9 @@ def _options(config: Grpc) -> list[tuple[str, int]]:
         ("grpc.so_reuseport", int(config.reuse_port)),
         # A request that is larger is refused by gRPC: RESOURCE_EXHAUSTED. Answers are bounded by what makes them.
         ("grpc.max_receive_message_length", config.max_message_bytes),
+        # Calls wait for the event loop, which takes one in at each turn. Beyond 1,000, gRPC cancels some at random, and
+        # by default all only beyond 3,000: too long a queue for those at its end.
+        ("grpc.server.max_pending_requests_hard_limit", _MOST_PENDING),
         # An old connection is told to go, so that clients spread over nodes anew. Its calls have the grace to end; what
         # is left is cut off, which a watch survives by resuming.
         ("grpc.max_connection_age_ms", _milliseconds(config.max_connection_age)),

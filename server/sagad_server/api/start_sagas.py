@@ -32,6 +32,7 @@ _MAX_RESULTS = 256
 _MAX_RESPONSE_BYTES = 1024 * 1024  # with one more result, which has at most about 1.5: gRPC clients take 4 MiB
 _TURN = 64
 """Sagas that are started before others get a turn."""
+_LOOK_AGAIN_S = 0.05
 _METHOD = "sagad.v1.SagaService/StartSagas"
 _START = "sagad.v1.SagaService/StartSaga"
 
@@ -130,6 +131,9 @@ class StartSagas:
         while not self._stopping and (len(self._open) >= MAX_OPEN or self._open_bytes >= MAX_OPEN_BYTES):
             self._room.clear()
             await self._room.wait()
+        # A stream slows down where a single start is refused.
+        while not self._stopping and self._commands.admission.overloaded:  # noqa: ASYNC110 - time alone may change it
+            await asyncio.sleep(_LOOK_AGAIN_S)
 
     async def _start(self, saga: pb.StartSagaRequest, place: str) -> None:
         # A copy, since a part of a message keeps all of it in memory, and the saga's input may be kept for months.

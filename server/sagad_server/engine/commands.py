@@ -14,7 +14,6 @@ from sagad_server.domain.errors import (
     Internal,
     InvalidArgument,
     PermissionDenied,
-    ResourceExhausted,
     SagadError,
     Unavailable,
     Violation,
@@ -54,6 +53,7 @@ class Commands:
         self._definitions = definitions
         self._loader = loader
         self.ends = Ends(engine, loader)
+        self.admission = engine.admission
         self._answers: set[asyncio.Task[None]] = set()
         engine.on_conflict = self._answer_conflict
 
@@ -84,9 +84,11 @@ class Commands:
         Raises like `start` what is known at once; `done` then hears nothing.
         """
         self._check_serving()
-        sagas, limit = self._engine.sagas, self._engine.settings.max_sagas_in_memory
+        sagas = self._engine.sagas
+        if command.key not in sagas:
+            self.admission.refuse_if_overloaded()
         definition = self._definitions.peek(command.key[0], command.definition_id, command.version)
-        if (definition is None or len(sagas) >= limit) and command.key not in sagas:
+        if (definition is None or self.admission.full) and command.key not in sagas:
             row = await self._store.get_row(command.key)
             if row is not None and command.key not in sagas:
                 done(await self._repeated(row, command.request_hash, wait=wait))
@@ -103,13 +105,7 @@ class Commands:
         return self._join(active, command, done, wait=wait)
 
     def _new(self, command: Start, definition: Definition, done: Done, *, wait: bool) -> ActiveSaga:
-        limit = self._engine.settings.max_sagas_in_memory
-        if len(self._engine.sagas) >= limit:
-            raise ResourceExhausted(
-                f"this node drives {limit} sagas, the most that limits.max_sagas_in_memory allows: try again later",
-                reason="TOO_MANY_SAGAS",
-                retry_after_ms=RETRY_AFTER_MS,
-            )
+        self.admission.refuse_if_full()
         namespace, saga_id = command.key
         saga = Saga(
             definition=definition,

@@ -14,6 +14,7 @@ from sagad_server.domain.inputs import Answered, Input, Outcome, Recover
 from sagad_server.domain.saga import Saga
 from sagad_server.domain.states import ParkingReason
 from sagad_server.engine.active import ActiveSaga, Done
+from sagad_server.engine.admission import Admission
 from sagad_server.engine.bounds import decide_bounded
 from sagad_server.engine.calls import Calls
 from sagad_server.engine.incidents import Incidents
@@ -57,6 +58,7 @@ class Engine:
         self.journal = Journal(store, clock, self.watches, spawn, settings.watch_buffer)
         self.draining = False
         self.sagas: dict[Key, ActiveSaga] = {}
+        self.admission = Admission(settings, clock, random, observer, lambda: len(self.sagas), lambda: self.writer.idle)
         self.on_conflict: Callable[[ActiveSaga], None] | None = None
         """Hears of a start whose id is taken: `Commands`, which answers its callers."""
         self.holds_lease = holds_lease
@@ -184,6 +186,9 @@ class Engine:
                 dones, active.at_rest = [*dones, *active.at_rest], []
             for done in dones:
                 done(unavailable)
+
+    def waited(self, waited_s: float) -> None:
+        self.admission.waited(waited_s)
 
     # -- effects
 

@@ -93,6 +93,9 @@ class Observer(Protocol):
     def incident(self, key: Key, incident_id: str, error: BaseException) -> None:
         """A saga's data made the engine raise; it will be parked."""
 
+    def start_refused(self, reason: str) -> None:
+        """A new saga was not taken on."""
+
 
 @dataclass(slots=True)  # made for every answer, and freezing makes that three times as slow
 class Snapshot:

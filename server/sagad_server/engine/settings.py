@@ -13,5 +13,6 @@ class Settings:
     max_watches: int = 10_000
     watch_buffer: int = 256
     claim_batch: int = 200
+    overload_after_ms: int = 250
     least_sleep_ms: int = 60_000
     """A saga that has nothing to do for longer leaves memory."""

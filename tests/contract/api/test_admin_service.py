@@ -47,10 +47,11 @@ async def test_health_names_every_component_and_what_is_required(server: Server)
     assert [(one.name, one.healthy, one.required) for one in health.components] == [
         ("postgres", True, True),
         ("writer", True, True),
+        ("admission", True, False),
         (f"participant/{PARTICIPANT}", True, False),
         (f"participant/{UNREACHABLE}", False, False),
     ]
-    assert "UNAVAILABLE" in health.components[3].message
+    assert "UNAVAILABLE" in health.components[4].message
 
 
 async def test_without_its_database_the_server_is_not_healthy(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:

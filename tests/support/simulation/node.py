@@ -225,6 +225,8 @@ class SimulatedNode:
     def commit_failed(self, reason: str) -> None:
         self._world.note("commit failed", self.name, reason)
 
+    def start_refused(self, reason: str) -> None: ...
+
     def incident(self, key: Key, incident_id: str, error: BaseException) -> None:
         self._world.note("incident", self.name, key[1], repr(error))
         expected = isinstance(error, DataRejected) and key in self._world.history.unstorable

@@ -1,0 +1,140 @@
+"""Overload: the peak of closed-loop clients, then arrivals at a multiple of it: `python -m bench.overload`."""
+
+import asyncio
+import itertools
+import json
+import os
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import grpc.aio
+import uvloop
+from cyclopts import App
+from google.protobuf import json_format, struct_pb2
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from bench.database import fresh_database, postgres
+from bench.load import ORDER
+from bench.measure import Mode, load
+from bench.processes import PYTHON, cpu_s, output_of
+from bench.subjects import Running, sagad
+from sagad.v1 import common_pb2
+from sagad.v1 import saga_service_pb2 as pb
+
+CALL_TIMEOUT_S = 30.0
+_START = "/sagad.v1.SagaService/StartSaga"
+_RAMP_S = 2.0
+"""Until queues have filled, and the first that waited in them have ended."""
+_TICK_S = 0.01
+
+app = App(name="overload", help="What sagad still does when more sagas arrive than it can drive.")
+
+
+async def arrive(channel: grpc.aio.Channel, per_s: float, seconds: float) -> dict[str, object]:
+    """Starts sagas at this rate, whatever becomes of them; how many end in each of the last `seconds`."""
+    run, numbers = os.urandom(4).hex(), itertools.count()
+    order = common_pb2.Payload(json=json_format.ParseDict(ORDER, struct_pb2.Value()))
+    same = pb.StartSagaRequest(definition_id="bench", input=order, wait=True).SerializeToString()
+    start_saga = channel.unary_unary(_START)  # of bytes: what the load costs, the server cannot have
+    codes: Counter[str] = Counter()
+    in_time: Counter[bool] = Counter()
+    accepted_s: list[float] = []
+    refused_s: list[float] = []
+    calls: set[asyncio.Task[None]] = set()
+    began = time.monotonic()
+
+    async def start() -> None:
+        saga_id, at = f"{run}-{next(numbers):012d}", time.monotonic()
+        try:
+            await start_saga(same + pb.StartSagaRequest(saga_id=saga_id).SerializeToString(), timeout=CALL_TIMEOUT_S)
+        except grpc.aio.AioRpcError as error:
+            codes[error.code().name] += 1
+            refused_s.append(time.monotonic() - at)
+        else:
+            accepted_s.append(time.monotonic() - at)
+            codes["OK"] += 1
+            in_time[_RAMP_S < time.monotonic() - began < _RAMP_S + seconds] += 1
+
+    started = 0
+    while (passed := time.monotonic() - began) < _RAMP_S + seconds:
+        while started < passed * per_s:
+            task = asyncio.create_task(start())
+            calls.add(task)
+            task.add_done_callback(calls.discard)
+            started += 1
+        await asyncio.sleep(_TICK_S)
+    took = time.monotonic() - began
+    await asyncio.gather(*calls)
+    accepted_s.sort()
+    refused_s.sort()
+    return {
+        "arrived_per_s": started / took,
+        "ended_per_s": in_time[True] / seconds,
+        "codes": codes,
+        "accepted_ms": [_percentile_ms(accepted_s, share) for share in (0.5, 0.99, 1.0)],
+        "refused_ms": [_percentile_ms(refused_s, share) for share in (0.5, 0.99, 1.0)],
+        "settled_s": time.monotonic() - began - took,
+        "load_cpu": time.process_time() / took,
+    }
+
+
+def _percentile_ms(ordered: list[float], share: float) -> float:
+    return ordered[int((len(ordered) - 1) * share)] * 1e3 if ordered else 0.0
+
+
+@app.command
+def arrivals(*, port: int, per_s: float, seconds: float) -> None:
+    """The load, which is a process of its own."""
+
+    async def run() -> None:
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+            print(json.dumps(await arrive(channel, per_s, seconds)))
+
+    uvloop.run(run())
+
+
+async def watch(running: Running, until: asyncio.Event) -> dict[str, float]:
+    """The server's memory, and how long a health check takes at most, sampled till the end."""
+    rss_mib, health_s = 0.0, list[float]()
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{running.port}") as channel:
+        stub = health_pb2_grpc.HealthStub(channel)
+        while not until.is_set():
+            pages = int(Path(f"/proc/{running.coordinator_pid}/statm").read_text().split()[1])
+            rss_mib = max(rss_mib, pages * os.sysconf("SC_PAGE_SIZE") / 2**20)
+            began = time.monotonic()
+            await stub.Check(health_pb2.HealthCheckRequest(), timeout=60)
+            health_s.append(time.monotonic() - began)
+            await asyncio.sleep(0.2)
+    health_s.sort()
+    return {"rss_mib": rss_mib, "health_p50_ms": _percentile_ms(health_s, 0.5), "health_max_ms": health_s[-1] * 1e3}
+
+
+async def measure(dsn: str, times: float, clients: int, seconds: float) -> dict[str, Any]:
+    """The peak of sagad on a fresh database beside that of `dsn`, and what becomes of `times` as many arrivals."""
+    async with fresh_database(dsn) as database, sagad(database, False) as running:
+        await load(running, Mode(clients), _RAMP_S)
+        peak = await load(running, Mode(clients), seconds)
+        until = asyncio.Event()
+        watching = asyncio.create_task(watch(running, until))
+        before_s = cpu_s(running.coordinator_pid)
+        words = ["--port", str(running.port), "--seconds", str(seconds), "--per-s", str(peak["per_s"] * times)]
+        found: dict[str, Any] = json.loads(await output_of(PYTHON, "-m", "bench.overload", "arrivals", *words))
+        found["coordinator_cpu"] = (cpu_s(running.coordinator_pid) - before_s) / (_RAMP_S + seconds)
+        until.set()
+        found |= await watching
+        found["peak_per_s"], found["of_peak"] = peak["per_s"], found["ended_per_s"] / peak["per_s"]
+        found["afterwards_per_s"] = (await load(running, Mode(clients), seconds / 2))["per_s"]
+    return found
+
+
+@app.default
+def overload(*, times: float = 3.0, clients: int = 256, seconds: float = 10, dsn: str | None = None) -> None:
+    """Prints the peak, and what is left of it at `times` as many arrivals."""
+    with postgres(dsn) as server:
+        print(json.dumps(asyncio.run(measure(server, times, clients, seconds)), indent=1))
+
+
+if __name__ == "__main__":
+    app()

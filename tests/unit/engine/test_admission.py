@@ -1,0 +1,160 @@
+"""A node that cannot keep up takes on no new sagas, and goes on with those that it has."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+from support.definitions import definition, step
+from support.world import World
+
+from sagad_server.domain.errors import ResourceExhausted
+from sagad_server.domain.inputs import Pending, Success
+from sagad_server.domain.states import SagaState
+from sagad_server.engine.settings import Settings
+from sagad_server.storage.store import Batch, Committed
+
+DONE = Success(None)
+ORDER = definition(step("reserve", completionTimeout="3600s"), step("charge"))
+LATE_S = 0.25
+BATCH = 4
+
+
+class Slow:
+    """A database that commits when the test says."""
+
+    def __init__(self, world: World) -> None:
+        self._commit = world.store.commit
+        self._may = asyncio.Semaphore(0)
+        self._world = world
+        world.store.commit = self.commit  # type: ignore[method-assign]
+
+    async def commit(self, batch: Batch) -> Committed:
+        await self._may.acquire()
+        return await self._commit(batch)
+
+    async def commits_after(self, seconds: float) -> None:
+        await self._world.advance(seconds)
+        self._may.release()
+        await self._world.settle()
+
+    async def recovers(self) -> None:
+        for _ in range(1000):
+            self._may.release()
+        await self._world.settle()
+
+
+@pytest.fixture
+async def world() -> AsyncIterator[World]:
+    world = World(ORDER, settings=Settings(max_batch=BATCH, overload_after_ms=round(LATE_S * 1000)))
+    await world.boot()
+    yield world
+    await world.die()
+
+
+async def refusal(world: World, saga_id: str) -> ResourceExhausted:
+    task = world.starting(saga_id)
+    await world.settle()
+    assert task.done(), "it was not refused"
+    with pytest.raises(ResourceExhausted) as caught:
+        await task
+    return caught.value
+
+
+async def begun(world: World, count: int) -> "list[asyncio.Task[object]]":
+    tasks: list[asyncio.Task[object]] = [world.starting(f"s{number}") for number in range(count)]
+    await world.settle()
+    return tasks
+
+
+async def test_starts_are_refused_once_no_commit_is_quick_and_taken_again_when_they_are(world: World) -> None:
+    slow = Slow(world)
+    tasks = await begun(world, 5 * BATCH)
+    for _ in range(3):
+        await slow.commits_after(LATE_S * 0.9)
+    error = await refusal(world, "late")
+    assert error.reason == "OVERLOADED"
+    assert error.retry_after_ms == 1500, "between one and two seconds, by chance"
+    assert ("default", "late") not in world.engine.sagas
+    await slow.recovers()
+    await asyncio.gather(*tasks)
+    await world.start("late")
+
+
+async def test_a_store_that_hangs_refuses_starts_before_it_has_answered(world: World) -> None:
+    Slow(world)
+    tasks = await begun(world, BATCH)
+    await world.advance(LATE_S * 1.1)
+    assert (await refusal(world, "late")).reason == "OVERLOADED"
+    for task in tasks:
+        task.cancel()
+
+
+async def test_one_slow_commit_refuses_nothing(world: World) -> None:
+    for number in range(2 * BATCH):
+        await world.start(f"old{number}")
+    slow = Slow(world)
+    await begun(world, 1)
+    await slow.commits_after(LATE_S * 0.9)
+    waiting = world.starting("another")
+    await slow.recovers()
+    await waiting
+
+
+async def test_less_than_one_batch_of_sagas_is_no_overload_however_slow_the_store(world: World) -> None:
+    slow = Slow(world)
+    tasks = await begun(world, BATCH - 1)
+    await world.advance(10 * LATE_S)
+    tasks.append(world.starting("another"))  # type: ignore[arg-type]
+    await slow.recovers()
+    await asyncio.gather(*tasks)
+
+
+async def test_sagas_that_wait_for_a_participant_are_no_overload(world: World) -> None:
+    for number in range(10 * BATCH):
+        await world.start(f"s{number}")
+    await world.advance(60)
+    assert len(world.transport.calls) == 10 * BATCH
+    call = world.transport.take("s0:reserve")
+    call.on_outcome(call, DONE)
+    another = world.starting("another")  # in the same moment
+    await world.settle()
+    await another
+
+
+async def test_what_is_under_way_is_not_refused(world: World) -> None:
+    call = (await world.start("old") and await world.answer("old:reserve", Pending())).request
+    for number in range(BATCH):
+        await world.start(f"held{number}")
+    slow = Slow(world)
+    tasks = await begun(world, BATCH)
+    await world.advance(LATE_S * 1.1)
+    await refusal(world, "late")
+    key = ("default", "old")
+    completing = asyncio.ensure_future(
+        world.commands.complete(key, "reserve", call.completion_token, DONE, actor="worker")
+    )
+    compensating = asyncio.ensure_future(world.commands.compensate(("default", "held0"), reason="why", actor="me"))
+    repeating = world.starting("s0")
+    await slow.recovers()
+    await asyncio.gather(completing, compensating, repeating, *tasks)
+    assert (await world.saga("held0")).state is SagaState.COMPENSATING
+
+
+async def test_starts_leave_a_tenth_of_the_memory_to_sagas_that_wake_up() -> None:
+    world = World(ORDER, settings=Settings(max_sagas_in_memory=20))
+    await world.boot()
+    for number in range(5):
+        await world.start(f"sleeper{number}")
+        await world.answer(f"sleeper{number}:reserve", Pending())
+    assert world.engine.sagas == {}
+    for number in range(18):
+        await world.start(f"s{number}")
+    assert (await refusal(world, "late")).reason == "TOO_MANY_SAGAS"
+    await world.advance(3605)
+    for number in range(5):
+        await world.answer(f"sleeper{number}:reserve", DONE)
+        await world.answer(f"sleeper{number}:charge", DONE)
+        await world.advance(2)
+    for number in range(5):
+        assert (await world.saga(f"sleeper{number}")).state is SagaState.SUCCEEDED
+    await world.die()
