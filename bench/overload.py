@@ -37,7 +37,8 @@ async def arrive(channel: grpc.aio.Channel, per_s: float, seconds: float) -> dic
     run, numbers = os.urandom(4).hex(), itertools.count()
     order = common_pb2.Payload(json=json_format.ParseDict(ORDER, struct_pb2.Value()))
     same = pb.StartSagaRequest(definition_id="bench", input=order, wait=True).SerializeToString()
-    start_saga = channel.unary_unary(_START)  # of bytes: what the load costs, the server cannot have
+    # Of bytes: what the load costs, the server cannot have.
+    start_saga: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(_START)
     codes: Counter[str] = Counter()
     in_time: Counter[bool] = Counter()
     accepted_s: list[float] = []
