@@ -167,7 +167,7 @@ class App:
         self._stopping.set()
 
     def _tell_health(self, healthy: bool) -> None:
-        self._serving = healthy and not self.engine.draining
+        self._serving = healthy and self.engine.holds_lease() and not self.engine.draining
         self._health.set_serving(self._serving)
 
     def _gauges(self, recovery: Recovery) -> None:

@@ -62,6 +62,15 @@ async def test_without_a_database_that_takes_writes_the_server_does_not_serve(se
     watch.cancel()
 
 
+async def test_past_its_lease_the_server_does_not_serve(server: Server) -> None:
+    watch = health_pb2_grpc.HealthStub(server.channel).Watch(health_pb2.HealthCheckRequest())
+    assert (await watch.read()).status == SERVING
+    for holds, status in ((False, NOT_SERVING), (True, SERVING)):
+        server.engine.holds_lease = lambda holds=holds: holds  # type: ignore[misc]
+        assert (await watch.read()).status == status
+    watch.cancel()
+
+
 async def test_the_health_of_an_unknown_service_is_not_known(server: Server) -> None:
     stub = health_pb2_grpc.HealthStub(server.channel)
     refusal = await refused(stub.Check(health_pb2.HealthCheckRequest(service="nothing")))

@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING
 from google.protobuf.struct_pb2 import Struct, Value
 
 from sagad.v1.common_pb2 import Payload
-from sagad_server.domain.errors import FailedPrecondition, Internal, InvalidArgument, NotFound, SagadError, Unavailable
+from sagad_server.domain.errors import (
+    FailedPrecondition,
+    Internal,
+    InvalidArgument,
+    NotFound,
+    ResourceExhausted,
+    SagadError,
+    Unavailable,
+)
 from sagad_server.engine.commands import Start
 from sagad_server.engine.ports import Snapshot, Tombstone
 from sagad_server.storage.store import Key
@@ -86,6 +94,8 @@ class Clients:
     def _is_final(self, command: Start, error: SagadError) -> bool:
         """Whether it is no use to ask again. Raises what no client should ever see."""
         key = command.key
+        if isinstance(error, ResourceExhausted):  # certainly not started
+            return False
         if isinstance(error, Unavailable) or (isinstance(error, Internal) and key in self._history.unstorable):
             self._maybe.add(key)
             self._history.refused.discard(key)
