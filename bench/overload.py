@@ -17,7 +17,8 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from bench.database import fresh_database, postgres
 from bench.load import ORDER
-from bench.measure import Mode, load
+from bench.measure import load
+from bench.modes import Mode
 from bench.processes import PYTHON, cpu_s, output_of
 from bench.subjects import Running, sagad
 from sagad.v1 import common_pb2
@@ -114,7 +115,7 @@ async def watch(running: Running, until: asyncio.Event) -> dict[str, float]:
 
 async def measure(dsn: str, times: float, clients: int, seconds: float) -> dict[str, Any]:
     """The peak of sagad on a fresh database beside that of `dsn`, and what becomes of `times` as many arrivals."""
-    async with fresh_database(dsn) as database, sagad(database, False) as running:
+    async with fresh_database(dsn) as database, sagad(database, Mode(clients)) as running:
         await load(running, Mode(clients), _RAMP_S)
         peak = await load(running, Mode(clients), seconds)
         until = asyncio.Event()
