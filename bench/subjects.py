@@ -90,9 +90,10 @@ async def prepare(server: Process, port: int) -> None:
 async def create_definitions(port: int) -> None:
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
         request = health_pb2.HealthCheckRequest()
-        health = await health_pb2_grpc.HealthStub(channel).Check(request, wait_for_ready=True, timeout=READY_WITHIN_S)
-        if health.status != health_pb2.HealthCheckResponse.SERVING:
-            raise RuntimeError("sagad serves, but its health check does not say SERVING")
+        watch = health_pb2_grpc.HealthStub(channel).Watch(request, wait_for_ready=True, timeout=READY_WITHIN_S)
+        while (await watch.read()).status != health_pb2.HealthCheckResponse.SERVING:
+            pass
+        watch.cancel()
         stub: definition_service_pb2_grpc.DefinitionServiceAsyncStub
         stub = definition_service_pb2_grpc.DefinitionServiceStub(channel)
         for name, third in (("bench", "ship"), ("bench-refused", "refuse")):
