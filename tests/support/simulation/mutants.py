@@ -95,8 +95,8 @@ _TABLE = [
     ),
     Mutant(
         "lost answer is a yes", 0, "a commit whose answer was lost is taken for made",
-        "engine.writer:Writer._settle", "writes = await self._resolve(writes, answered=False)",
-        "[self._tell_written(write, self._store.database.now()) for write in writes]; writes = []",
+        "engine.writer:Writer._settle", "writes = await self._resolve(writes, sent, answered=False)",
+        "[self._owner.written(write, self._store.database.now()) for write in writes]; writes = []",
     ),
     Mutant(
         "stranded not sought", 3, "a claim whose answer was lost is never taken in",
@@ -207,7 +207,7 @@ _TABLE = [
     ),
     Mutant(
         "half a batch lost", 0, "of a batch that the store rejects the second half is forgotten",
-        "engine.writer:Writer._halve", "await self._settle(writes[middle:])", "pass",
+        "engine.writer:Writer._halve", "await self._settle(writes[middle:], list(sent))", "pass",
     ),
     Mutant(
         "rejected with its batch", 0, "a start that cannot be stored is told of as made",

@@ -140,7 +140,7 @@ class SimulatedWorld:
             left += [f"{node.name} holds {key[1]}" for key in engine.sagas]
             left += [f"{node.name} has {engine.calls.in_flight} calls"] if engine.calls.in_flight else []
             left += [f"{node.name} has {engine.calls.held} held calls"] if engine.calls.held else []
-            left += [f"{node.name} has unsettled writes"] if engine.writer._sent or not engine.writer.healthy else []
+            left += [f"{node.name} has unsettled writes"] if not (engine.writer.idle and engine.writer.healthy) else []
 
     # -- nodes
 
