@@ -1,14 +1,14 @@
 # make help lists the targets. Each makes the environment it needs; a second run finds it made.
 PYTHON ?= python3
 PIP := -m pip install --quiet --disable-pip-version-check --only-binary :all: --constraint constraints.txt
-RUN := server,embedded,participant
+RUN := server,embedded,kafka,participant
 DEV := .venv-dev/bin
 PACKAGES := sagad sagad_server sagad_participant sagad_examples sagad_client bench
 # What `make test ARGS="..."` and `make bench ARGS="..."` hand on.
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo run test test-redis test-chaos faults simulate mutants check bench generate baseline fmt constraints clean
+.PHONY: help demo run test test-redis test-kafka test-chaos faults simulate mutants check bench generate baseline fmt constraints clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /\1\t/' | expand -t 14
@@ -24,6 +24,9 @@ test: .venv-test/.stamp ## unit, contract and integration tests, several at once
 
 test-redis: .venv-test/.stamp ## the part of the tests that needs Redis; SAGAD_TEST_REDIS=redis://... takes one of yours
 	.venv-test/bin/python -m pytest tests/integration/participant -k redis $(ARGS)
+
+test-kafka: .venv-test/.stamp ## the tests that need Kafka; SAGAD_TEST_KAFKA=HOST:PORT names one that runs
+	.venv-test/bin/python -m pytest tests/integration/mirror $(ARGS)
 
 test-chaos: .venv-test/.stamp ## kills real processes under load; SAGAD_CHAOS_KILLS says how often
 	.venv-test/bin/python -m pytest tests/chaos $(ARGS)

@@ -60,6 +60,32 @@ CREATE TABLE sagad.journal_purge (
 );
 CREATE INDEX journal_purge_order ON sagad.journal_purge USING btree (xid, "position");
 
+CREATE TABLE sagad.mirror_lane (
+    topic text COLLATE "C" NOT NULL,
+    lane smallint NOT NULL,
+    owner uuid,
+    start_id uuid NOT NULL DEFAULT gen_random_uuid(),
+    start smallint NOT NULL DEFAULT 0,
+    begun boolean NOT NULL DEFAULT false,
+    xid xid8 NOT NULL DEFAULT '0'::xid8,
+    "position" bigint NOT NULL DEFAULT 0,
+    fault text NOT NULL DEFAULT ''::text,
+    CONSTRAINT mirror_lane_pkey PRIMARY KEY (topic, lane)
+);
+COMMENT ON COLUMN sagad.mirror_lane.start_id IS 'made anew each time that an operator says where to go on';
+COMMENT ON COLUMN sagad.mirror_lane.start IS '0 the first; else number of sagad.v1.MirrorStart, as an operator said';
+COMMENT ON COLUMN sagad.mirror_lane.begun IS 'Kafka has a place of this start';
+COMMENT ON COLUMN sagad.mirror_lane.fault IS 'why the lane stands still, until an operator says where to go on';
+
+CREATE TABLE sagad.mirror_relay (
+    relay_id uuid NOT NULL,
+    topic text COLLATE "C" NOT NULL,
+    relay_name text NOT NULL,
+    lease bigint NOT NULL DEFAULT 0,
+    CONSTRAINT mirror_relay_pkey PRIMARY KEY (relay_id)
+);
+COMMENT ON COLUMN sagad.mirror_relay.lease IS 'grows while the process lives';
+
 CREATE TABLE sagad.nodes (
     instance_id uuid NOT NULL,
     node_name text NOT NULL,

@@ -7,7 +7,7 @@ import socket
 from collections.abc import Coroutine
 from datetime import UTC, datetime
 from importlib.metadata import version
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import structlog
 
@@ -30,6 +30,8 @@ from sagad_server.engine.settings import Settings
 from sagad_server.engine.tokens import Tokens
 from sagad_server.http_server import HttpServer
 from sagad_server.metrics import Metrics
+from sagad_server.mirror.metrics import MirrorMetrics
+from sagad_server.mirror_app import new_mirror
 from sagad_server.storage.postgres.settings import PostgresSettings
 from sagad_server.storage.postgres.store import PostgresStore
 from sagad_server.storage.store import Node, Store
@@ -37,6 +39,9 @@ from sagad_server.system import SystemClock, SystemRandom
 from sagad_server.transport.channel import ParticipantConfig
 from sagad_server.transport.grpc import GrpcTransport
 from sagad_server.upkeep import clean_up, count, watch_health
+
+if TYPE_CHECKING:
+    from sagad_server.mirror.mirror import Mirror
 
 log = structlog.get_logger(__name__)
 
@@ -56,6 +61,9 @@ class App:
         """Where gRPC is served, with the port that it has got."""
         self.http_port = 0
         self.metrics = Metrics()
+        self._mirror_metrics = MirrorMetrics(self.metrics.registry)
+        self._mirror: Mirror | None = None
+        self._mirroring: asyncio.Task[None] | None = None
         self._store = store
         self._tasks: set[asyncio.Task[None]] = set()
         self._stopping = asyncio.Event()
@@ -131,6 +139,9 @@ class App:
         self._spawn(watch_health(self.store, self.engine.writer, self._tell_health))
         self._spawn(count(self.store, definitions, self.metrics))
         self._spawn(clean_up(self.store, config))
+        if config.mirror.enabled and isinstance(self.store, PostgresStore):
+            self._mirror = new_mirror(config, self.store.mirror(), clock, random, self._mirror_metrics)
+            self._mirroring = self._spawn(self._mirror.run())
         self._tell_health(True)
         log.info("serving", grpc=self.address, http_port=self.http_port, node=node.node_name)
 
@@ -150,10 +161,11 @@ class App:
                 assert membership.node is not None
                 return membership.node
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._ended)
+        return task
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         """A part of the node that fails takes the node down: the next start goes on from what is durable."""
@@ -221,6 +233,7 @@ class App:
         self.engine.journal.close()
         self.engine.dismiss_waiters()
         await self._server.stop(grace=1)
+        await self._stop_mirror()
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -230,6 +243,14 @@ class App:
         self._http.stop()
         await self.store.close()
         log.info("stopped")
+
+    async def _stop_mirror(self) -> None:
+        if self._mirror is None:
+            return
+        assert self._mirroring is not None
+        self._mirroring.cancel()  # else its next turn would take lanes again
+        await asyncio.gather(self._mirroring, return_exceptions=True)
+        await self._mirror.stop()
 
     async def _drain(self) -> None:
         await self.transport.drain()

@@ -91,6 +91,16 @@ def dev(
 
 
 @cli.command
+def mirror(*, config: ConfigFile = None, settings: Settings = None) -> None:
+    """Relays the journal to Kafka, and does nothing else, until SIGTERM. Needs a schema that is up to date."""
+    from sagad_server.mirror_app import run_mirror
+
+    loaded = _load(config, settings)
+    configure_logs(loaded.log.level, loaded.log.format)
+    uvloop.run(run_mirror(loaded))
+
+
+@cli.command
 def migrate(*, config: ConfigFile = None, settings: Settings = None) -> None:
     """Brings the database's schema up to date, and says what was done. `serve` does it too."""
     from sagad_server.storage.postgres.migrate import migrate as apply
@@ -155,14 +165,14 @@ def _guarded(run: Callable[[], Coroutine[Any, Any, None] | None]) -> int:
     from sagad_server.api.server import ListenError
     from sagad_server.domain.errors import SagadError
     from sagad_server.engine.membership import NodeNameTaken
-    from sagad_server.storage.store import SchemaTooNew
+    from sagad_server.storage.store import SchemaTooNew, SchemaTooOld
 
     try:
         run()
     except (ConfigError, UsageError) as error:
         print(f"sagad: {error}", file=sys.stderr)  # noqa: T201 - there is no log yet
         return 2
-    except (SagadError, ListenError, NodeNameTaken, SchemaTooNew) as error:
+    except (SagadError, ListenError, NodeNameTaken, SchemaTooNew, SchemaTooOld) as error:
         print(f"sagad: {error}", file=sys.stderr)  # noqa: T201 - for the person who started it
         return 1
     except KeyboardInterrupt:

@@ -5,18 +5,20 @@ defaults. Durations have a unit in the file (30s, 1h) and are float seconds in t
 from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, Field, SecretStr, ValidationError
+from pydantic import BaseModel, Field, SecretStr, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from sagad_server.config_sections import (
     Grpc,
     Http,
+    Kafka,
     Limits,
     Log,
     LongText,
+    Mirror,
     Node,
     Participant,
     Postgres,
@@ -60,9 +62,17 @@ class Config(Section):
     participants: dict[ParticipantName, Participant] = {}
     service: Service = Service()
     node: Annotated[Node, Field(default_factory=Node)]
+    kafka: Kafka = Kafka()
+    mirror: Mirror = Mirror()
     limits: Limits = Limits()
     validation: Validation = Validation()
     log: Log = Log()
+
+    @model_validator(mode="after")
+    def _mirror_has_kafka(self) -> Self:
+        if self.mirror.enabled and not self.kafka.bootstrap_servers:
+            raise ValueError("mirror.enabled needs kafka.bootstrap_servers")
+        return self
 
     def validation_limits(self) -> ValidationLimits:
         """The bounds as the domain takes them."""

@@ -155,6 +155,38 @@ class Limits(Section):
     """Labels of a saga."""
 
 
+class Kafka(Section):
+    bootstrap_servers: Annotated[str, Field(max_length=10_000)] = ""
+    """Kafka's brokers as HOST:PORT, with commas between; some of them are enough."""
+
+
+class Mirror(Section):
+    enabled: bool = False
+    """Whether `sagad serve` relays the journal to Kafka; `sagad mirror` does so in any case."""
+    topic: Annotated[str, Field(pattern=r"^[a-zA-Z0-9._-]{1,200}$")] = "saga-events"
+    """Topic of the events. A new name gets all that the journal has, from its beginning."""
+    partitions: Annotated[int, Field(ge=1, le=64)] = 8
+    """Partitions of the topic, a power of 2; another number than it has is refused."""
+    replication_factor: Annotated[int, Field(ge=0, le=100)] = 0
+    """Replicas of each, where it is made; 0: 3, or as many as there are brokers."""
+    retention: Annotated[float, Duration("1m", "3650d")] = 7 * 86_400
+    """How long Kafka keeps events, where the topic is made."""
+    make_topics: bool = True
+    """Whether topics that are missing are made."""
+    format: Literal["protobuf", "json"] = "protobuf"
+    """What a record's value is: a `sagad.v1.SagaEvent` as protobuf, or as ProtoJSON."""
+    payloads: bool = False
+    """Whether events have the inputs and outputs of steps."""
+    interval: Annotated[float, Duration("10ms", "10s")] = 0.1
+    """Time in which events gather for a transaction, while there is no backlog."""
+
+    @model_validator(mode="after")
+    def _partitions_divide_the_journal(self) -> Self:
+        if self.partitions & (self.partitions - 1):
+            raise ValueError(f"partitions ({self.partitions}) is none of 1, 2, 4, 8, 16, 32, 64")
+        return self
+
+
 class Range(Section):
     """The first key must not be above the second one."""
 

@@ -7,23 +7,15 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from sagad.storage.v1 import storage_pb2
 from sagad.v1 import definition_pb2, saga_pb2
 from sagad_server.domain.saga import parkings
-from sagad_server.domain.states import ENDED, ParkingReason, SagaState, StepState
+from sagad_server.domain.states import ENDED, ParkingReason, SagaState
 from sagad_server.engine.ports import Snapshot, Tombstone
 from sagad_server.engine.records import encode_failure
-from sagad_server.storage.store import EventRow, SagaFilter, SagaRow, Stats, StoredDefinition
+from sagad_server.storage.events import WAITING, timestamp
+from sagad_server.storage.store import SagaFilter, SagaRow, Stats, StoredDefinition
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_WAITING = frozenset(
-    {
-        StepState.BACKING_OFF,
-        StepState.AWAITING_COMPLETION,
-        StepState.COMPENSATION_BACKING_OFF,
-        StepState.COMPENSATION_AWAITING_COMPLETION,
-    }
-)
 
 
 def saga_message(saga: Snapshot | Tombstone, *, full: bool = False) -> saga_pb2.Saga:
@@ -46,9 +38,9 @@ def _snapshot_message(snapshot: Snapshot, *, full: bool) -> saga_pb2.Saga:
         revision=saga.revision,
         labels=saga.labels,
         failure=encode_failure(saga.failure),
-        create_time=_time(snapshot.create_time),
-        update_time=_time(snapshot.update_time),
-        end_time=_time(snapshot.end_time),
+        create_time=timestamp(snapshot.create_time),
+        update_time=timestamp(snapshot.update_time),
+        end_time=timestamp(snapshot.end_time),
         epoch=snapshot.epoch,
     )
     _add_steps(message, snapshot, full=full)
@@ -77,7 +69,7 @@ def _add_steps(message: saga_pb2.Saga, snapshot: Snapshot, *, full: bool) -> Non
         )
         if step.failure is not None:
             added.failure.CopyFrom(encode_failure(step.failure))
-        if step.state in _WAITING:
+        if step.state in WAITING:
             since = _instant(snapshot, step.changed_revision)
             if since is not None:
                 added.next_attempt_time.FromDatetime(since + timedelta(milliseconds=step.delay_ms))
@@ -94,7 +86,7 @@ def _add_parkings(message: saga_pb2.Saga, snapshot: Snapshot) -> None:
         message.parkings.add(
             reason=parking.reason,
             step_id="" if parking.step is None else saga.definition.steps[parking.step].step_id,
-            park_time=_time(_instant(snapshot, parking.since_revision)),
+            park_time=timestamp(_instant(snapshot, parking.since_revision)),
             resumes_as=parking.resumes_as,
             allowed_calls=parking.allowed_calls,
             incident_id=saga.incident_id if parking.step is None else "",
@@ -109,9 +101,9 @@ def _tombstone_message(tombstone: Tombstone) -> saga_pb2.Saga:
         uid=str(tombstone.uid),
         state=tombstone.state,
         revision=tombstone.revision,
-        create_time=_time(tombstone.create_time),
-        update_time=_time(tombstone.update_time),
-        end_time=_time(tombstone.end_time),
+        create_time=timestamp(tombstone.create_time),
+        update_time=timestamp(tombstone.update_time),
+        end_time=timestamp(tombstone.end_time),
         epoch=tombstone.epoch,
         purged=True,
     )
@@ -128,16 +120,16 @@ def row_message(row: SagaRow) -> saga_pb2.Saga:
         state=row.state,
         revision=row.revision,
         labels=row.labels,
-        create_time=_time(row.create_time),
-        update_time=_time(row.update_time),
-        end_time=_time(row.end_time),
+        create_time=timestamp(row.create_time),
+        update_time=timestamp(row.update_time),
+        end_time=timestamp(row.end_time),
         epoch=row.epoch,
     )
     if row.incident_id:
         no_progress = row.parking_mask >> ParkingReason.NO_PROGRESS & 1
         message.parkings.add(
             reason=ParkingReason.NO_PROGRESS if no_progress else ParkingReason.INTERNAL,
-            park_time=_time(row.park_time),
+            park_time=timestamp(row.park_time),
             incident_id=row.incident_id,
         )
     return message
@@ -147,55 +139,6 @@ def _instant(snapshot: Snapshot, revision: int) -> datetime | None:
     """When a transition was made; None where the journal was not read, and it is neither the first nor the last."""
     known = snapshot.times.get(revision)
     return snapshot.update_time if known is None and revision == snapshot.saga.revision else known
-
-
-def event_message(row: EventRow, definition_id: str, version: str, *, full: bool = False) -> saga_pb2.SagaEvent:
-    """A row of the journal, read or live; payloads only if `full`."""
-    record = storage_pb2.EventRecord.FromString(row.body)
-    event = saga_pb2.SagaEvent(
-        namespace=row.namespace,
-        saga_id=row.saga_id,
-        revision=row.revision,
-        state=record.state,
-        cause=record.cause,
-        actor=record.actor,
-        reason=record.reason,
-        time=_time(row.time),
-        failure=record.failure if record.HasField("failure") else None,
-        definition_id=definition_id,
-        version=version,
-        incident_id=record.incident_id,
-    )
-    for change in record.changes:
-        _add_change(event, change)
-    if full and row.payload:
-        _add_payloads(event, storage_pb2.PayloadRecord.FromString(row.payload))
-    return event
-
-
-def _add_change(event: saga_pb2.SagaEvent, record: storage_pb2.StepChangeRecord) -> None:
-    change = event.changes.add(
-        step_id=record.step_id,
-        state=record.state,
-        attempt=record.attempt,
-        compensation_attempt=record.compensation_attempt,
-        generation=record.generation,
-        may_have_happened=record.may_have_happened,
-        failure=record.failure if record.HasField("failure") else None,
-        parking_reason=record.parking_reason,
-    )
-    if StepState(record.state) in _WAITING:
-        change.delay.FromMilliseconds(record.delay_ms)
-
-
-def _add_payloads(event: saga_pb2.SagaEvent, record: storage_pb2.PayloadRecord) -> None:
-    changes = {change.step_id: change for change in event.changes}
-    for brought in record.steps:
-        change = changes[brought.step_id]
-        if brought.HasField("input"):
-            change.input.CopyFrom(brought.input)
-        if brought.HasField("output"):
-            change.output.CopyFrom(brought.output)
 
 
 def read_filter(message: saga_pb2.SagaFilter) -> SagaFilter:
@@ -254,8 +197,8 @@ def stats_message(stats: Stats) -> saga_pb2.SagaStats:
         duration_p50=_duration(stats.duration_p50),
         duration_p90=_duration(stats.duration_p90),
         duration_p99=_duration(stats.duration_p99),
-        oldest_running_time=_time(stats.oldest_running_time),
-        ended_since=_time(stats.ended_since),
+        oldest_running_time=timestamp(stats.oldest_running_time),
+        ended_since=timestamp(stats.ended_since),
     )
     ended = sum(count for state, count in stats.by_state.items() if state in ENDED)
     if ended:
@@ -266,14 +209,6 @@ def stats_message(stats: Stats) -> saga_pb2.SagaStats:
 def state_counts(counts: Iterable[tuple[int, int]]) -> list[saga_pb2.SagaStateCount]:
     """Pairs (state, count) in the order of states; those without sagas are left out."""
     return [saga_pb2.SagaStateCount(state=state, count=count) for state, count in sorted(counts) if count]
-
-
-def _time(time: datetime | None) -> dict[str, int] | None:
-    """A Timestamp, as the constructor of the message around it takes it at least cost."""
-    if time is None:
-        return None
-    since = time - _EPOCH
-    return {"seconds": since.days * 86400 + since.seconds, "nanos": since.microseconds * 1000}
 
 
 def _duration(span: timedelta | None) -> Duration | None:

@@ -7,7 +7,7 @@ import structlog
 
 from sagad.v1 import saga_service_pb2 as pb
 from sagad.v1.saga_pb2 import SAGA_VIEW_BASIC, SAGA_VIEW_FULL, Saga, SagaView
-from sagad_server.api.conversions import event_message, read_filter, row_message, saga_message, stats_message
+from sagad_server.api.conversions import read_filter, row_message, saga_message, stats_message
 from sagad_server.api.interceptor import Context, Forwarder
 from sagad_server.api.paging import Page, Pages
 from sagad_server.api.repair import Repair
@@ -21,6 +21,7 @@ from sagad_server.domain.validation import RequestChecker, ValidationLimits
 from sagad_server.engine.commands import Commands
 from sagad_server.engine.engine import Engine
 from sagad_server.engine.loader import Loader, not_found
+from sagad_server.storage.events import event_message
 from sagad_server.storage.store import MOST_ENDED, Key, SagaRow
 
 HEARTBEAT_S = 15.0

@@ -6,12 +6,12 @@ from typing import Protocol
 
 from sagad.v1.saga_pb2 import Saga
 from sagad.v1.saga_service_pb2 import Heartbeat, WatchSagaResponse
-from sagad_server.api.conversions import event_message
 from sagad_server.domain.errors import OutOfRange, Unavailable
 from sagad_server.domain.states import ENDED, SagaState
 from sagad_server.engine.engine import RETRY_AFTER_MS, Engine
 from sagad_server.engine.loader import not_found
 from sagad_server.engine.watch import Subscription
+from sagad_server.storage.events import event_message
 from sagad_server.storage.store import EventRow, Key
 
 _ELSEWHERE_S = 0.2

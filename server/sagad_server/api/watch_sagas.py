@@ -3,25 +3,20 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 
-import structlog
-
-from sagad.v1.saga_pb2 import SagaEvent
 from sagad.v1.saga_service_pb2 import WatchedEvent, WatchSagasResponse
-from sagad_server.api.conversions import event_message
 from sagad_server.api.paging import MAX_PAGE_BYTES
 from sagad_server.api.resume_token import resume_token
 from sagad_server.api.saga_then import SagaThen
 from sagad_server.api.watch import stopping
 from sagad_server.engine.engine import Engine
 from sagad_server.engine.journal import Follower, purged
+from sagad_server.storage.events import readable_event
 from sagad_server.storage.journal import Cursor, JournalRow
 from sagad_server.storage.selection import selects
 from sagad_server.storage.store import SagaFilter
 
 _MOST_EVENTS = 64
 """In one message."""
-
-log = structlog.get_logger(__name__)
 
 Send = Callable[[WatchSagasResponse], Awaitable[object]]
 """Returns when the client has room for more."""
@@ -121,24 +116,7 @@ class WatchSagas:
 
 
 def _watched(row: JournalRow) -> WatchedEvent:
-    watched = WatchedEvent(event=_event(row), labels=row.labels, resume_token=resume_token(row.cursor))
+    event = readable_event(row.event, row.definition_id, row.version)
+    watched = WatchedEvent(event=event, labels=row.labels, resume_token=resume_token(row.cursor))
     watched.create_time.FromDatetime(row.create_time)
     return watched
-
-
-def _event(row: JournalRow) -> SagaEvent:
-    event = row.event
-    try:
-        return event_message(event, row.definition_id, row.version)
-    except Exception as error:  # one event that cannot be read must not hide all the others
-        log.warning("event cannot be read", saga_id=event.saga_id, revision=event.revision, exc_info=error)
-    message = SagaEvent(
-        namespace=event.namespace,
-        saga_id=event.saga_id,
-        revision=event.revision,
-        cause=event.cause,  # type: ignore[arg-type] # the same numbers
-        definition_id=row.definition_id,
-        version=row.version,
-    )
-    message.time.FromDatetime(event.time)
-    return message

@@ -16,6 +16,7 @@ from sagad_server.storage.postgres import definitions
 from sagad_server.storage.postgres.connect import AnyConnection, unavailable
 from sagad_server.storage.postgres.journal import journal_end, read_journal
 from sagad_server.storage.postgres.migrate import is_current, migrate, require_current
+from sagad_server.storage.postgres.mirror import MirrorTables
 from sagad_server.storage.postgres.pool import Pool
 from sagad_server.storage.postgres.queries import load_queries
 from sagad_server.storage.postgres.resolve import SAGAS, resolve
@@ -143,6 +144,10 @@ class PostgresStore:
     def pool_sizes(self) -> tuple[int, int]:
         """How many connections the pool has, and how many of them are idle."""
         return self._pool.sizes()
+
+    def mirror(self) -> MirrorTables:
+        """The tables of the mirror, in the same database."""
+        return MirrorTables(self._pool)
 
     async def ping(self) -> None:
         await self._pool.fetchval(NODES["ping"], self._instance_id, timeout_s=PING_S)

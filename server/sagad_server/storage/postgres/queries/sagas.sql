@@ -220,13 +220,19 @@ WHERE ctid = ANY (ARRAY(
 RETURNING 1
 
 -- name: purgeable
--- Those that ended first, and that nobody is writing. Their last events can be read by those who read the journal.
+-- Those that ended first, and that nobody is writing. Their last events can be read by those who read the journal, and
+-- are behind every mirror.
 SELECT namespace, saga_id FROM sagad.saga
 WHERE {where} AND state IN (4, 5, 6) AND end_time <= now() - {age}::interval
     AND pg_snapshot_xmin(pg_current_snapshot()) > coalesce((
         SELECT e.xid FROM sagad.event AS e
         WHERE e.namespace = saga.namespace AND e.saga_id = saga.saga_id AND e.revision = saga.revision
     ), '0')
+    AND NOT EXISTS (
+        SELECT FROM sagad.event AS e, sagad.mirror_lane AS m
+        WHERE e.namespace = saga.namespace AND e.saga_id = saga.saga_id AND e.revision = saga.revision
+            AND m.lane = e.relay_partition % 8 AND (e.xid, e.position) >= (m.xid, m.position)
+    )
 ORDER BY end_time
 LIMIT {limit}
 FOR UPDATE SKIP LOCKED

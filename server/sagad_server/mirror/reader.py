@@ -1,0 +1,100 @@
+"""One reader of the journal for all lanes of a process: idle lanes share a query, and cost nothing else."""
+
+import asyncio
+from dataclasses import dataclass
+
+import structlog
+
+from sagad_server.domain.errors import Unavailable
+from sagad_server.engine.ports import Random
+from sagad_server.storage.mirror import LanePage, Mark
+from sagad_server.storage.postgres.mirror import MirrorTables
+
+LANE_EVENTS = 2_048
+LANE_BYTES = 4 * 1024 * 1024
+"""Of a page: so memory is bounded, however far Kafka is behind."""
+_IDLE_S = 0.25
+_AWAY_S = 2.0
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(slots=True)
+class _Wait:
+    mark: Mark
+    due_s: float
+    """By the loop's clock."""
+    page: "asyncio.Future[LanePage]"
+
+
+class Reader:
+    """Hands out pages. A lane waits for at most one at a time."""
+
+    def __init__(self, tables: MirrorTables, random: Random, interval_s: float, *, payloads: bool) -> None:
+        self._tables = tables
+        self._random = random
+        self._interval_s = interval_s
+        self._payloads = payloads
+        self._waits: dict[int, _Wait] = {}
+        self._asked = asyncio.Event()
+        self._pause_s = interval_s
+
+    async def page(self, lane: int, mark: Mark, *, at_once: bool) -> LanePage:
+        """What follows, as soon as there is something, or the mark is no more. `at_once`: there is, as the last page
+        said; else the lane's interval comes first, in which more gathers for one transaction."""
+        loop = asyncio.get_running_loop()
+        wait = _Wait(mark, loop.time() + (0 if at_once else self._interval_s), loop.create_future())
+        self._waits[lane] = wait
+        self._asked.set()
+        try:
+            return await wait.page
+        finally:
+            if self._waits.get(lane) is wait:
+                del self._waits[lane]
+
+    async def run(self) -> None:
+        """Reads until cancelled."""
+        failures = 0
+        while True:
+            await self._until_due()
+            waits = dict(self._waits)
+            try:
+                found = await self._read(waits)
+            except Unavailable as error:
+                failures += 1
+                log.warning("the mirror cannot read the journal", error=str(error))
+                await asyncio.sleep(min(_AWAY_S, 0.1 * 2**failures) * (0.5 + 0.5 * self._random.random()))
+                continue
+            failures = 0
+            self._pause_s = self._interval_s if found else min(2 * self._pause_s, max(_IDLE_S, self._interval_s))
+
+    async def _until_due(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            self._asked.clear()
+            due_s = min((wait.due_s for wait in self._waits.values()), default=None)
+            if due_s is not None and due_s <= loop.time():
+                return
+            try:
+                async with asyncio.timeout(None if due_s is None else due_s - loop.time()):
+                    await self._asked.wait()
+            except TimeoutError:
+                return
+
+    async def _read(self, waits: dict[int, _Wait]) -> bool:
+        """All that wait, due or not: one query costs less than two."""
+        marks = {lane: wait.mark for lane, wait in waits.items()}
+        if not marks:
+            return False
+        pages = await self._tables.read(marks, lane_limit=LANE_EVENTS, lane_bytes=LANE_BYTES, payloads=self._payloads)
+        loop, found = asyncio.get_running_loop(), False
+        for lane, wait in waits.items():
+            page = pages[lane]
+            if wait.page.done():
+                continue
+            if page.events or not page.known:
+                found = True
+                wait.page.set_result(page)
+            else:
+                wait.due_s = loop.time() + self._pause_s
+        return found

@@ -1,0 +1,158 @@
+"""A real Kafka for the tests: one broker in KRaft mode, from jars that Maven brings, or the one of the environment."""
+
+import base64
+import hashlib
+import os
+import shutil
+import socket
+import subprocess
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from support.postgres import new_folder
+from support.processes import free_port
+
+SERVER_VARIABLE = "SAGAD_TEST_KAFKA"
+POM = Path(__file__).parent / "kafka_jars" / "pom.xml"
+START_TIMEOUT_S = 90.0
+MAVEN_TIMEOUT_S = 600.0
+
+_JAVA = ("java", "-Xmx384m", "-Xms64m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-XX:-UsePerfData")
+_LOG = "org.slf4j.simpleLogger.defaultLogLevel=warn\norg.slf4j.simpleLogger.showDateTime=true\n"
+_PROPERTIES = """
+process.roles=broker,controller
+node.id=1
+controller.quorum.voters=1@127.0.0.1:{controller_port}
+listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller_port}
+advertised.listeners=PLAINTEXT://127.0.0.1:{advertised_port}
+controller.listener.names=CONTROLLER
+listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT
+log.dirs={folder}/data
+auto.create.topics.enable=false
+offsets.topic.replication.factor=1
+offsets.topic.num.partitions=1
+transaction.state.log.replication.factor=1
+transaction.state.log.min.isr=1
+transaction.state.log.num.partitions=4
+share.coordinator.state.topic.replication.factor=1
+share.coordinator.state.topic.min.isr=1
+group.initial.rebalance.delay.ms=0
+num.network.threads=2
+num.io.threads=2
+background.threads=2
+log.cleaner.threads=1
+log.cleaner.dedupe.buffer.size=4194304
+# A broker that was killed waits until its own old session is over.
+broker.session.timeout.ms=2000
+broker.heartbeat.interval.ms=400
+controller.quorum.election.timeout.ms=500
+controller.quorum.fetch.timeout.ms=1000
+"""
+
+
+class KafkaUnavailableError(Exception):
+    """No Kafka can be started here; the message says what is missing."""
+
+
+def kafka_jars() -> Path:
+    """The folder with the jars, filled by Maven the first time. Raises KafkaUnavailableError."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    folder = cache / f"sagad-kafka-{hashlib.sha256(POM.read_bytes()).hexdigest()[:12]}"
+    if not folder.exists():
+        for program in ("java", "mvn"):
+            if shutil.which(program) is None:
+                raise KafkaUnavailableError(f"{program} is not on the PATH, and {SERVER_VARIABLE} names no server")
+        _fetch(folder)
+    return folder
+
+
+def _fetch(folder: Path) -> None:
+    """Whole or not at all: several test runs may do this at once."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    partial = folder.with_name(f"{folder.name}.{uuid.uuid4().hex}")
+    words = ["mvn", "-B", "-q", "-f", str(POM), "dependency:copy-dependencies", f"-DoutputDirectory={partial}"]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=MAVEN_TIMEOUT_S)
+    if done.returncode:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise KafkaUnavailableError(f"Maven could not fetch Kafka:\n{(done.stdout + done.stderr)[-2000:]}")
+    try:
+        partial.rename(folder)
+    except OSError:  # another run was faster
+        shutil.rmtree(partial)
+
+
+class KafkaBroker:
+    """A broker on a port that stays the same over its deaths, with its data."""
+
+    def __init__(self, jars: Path, folder: Path, port: int = 0, advertised_port: int = 0) -> None:
+        """`advertised_port`: of a proxy before it, where clients are to connect."""
+        self.port = port or free_port()
+        self._folder = folder
+        self._words = [*_JAVA, "-cp", f"{folder}:{jars}/*"]
+        self._child: subprocess.Popen[bytes] | None = None
+        (folder / "simplelogger.properties").write_text(_LOG)
+        self._properties = folder / "server.properties"
+        ports = {"port": self.port, "controller_port": free_port(), "advertised_port": advertised_port or self.port}
+        self._properties.write_text(_PROPERTIES.format(folder=folder, **ports))
+        cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+        storage = [*self._words, "kafka.tools.StorageTool", "format", "-t", cluster, "-c", str(self._properties)]
+        done = subprocess.run(storage, capture_output=True, text=True, timeout=START_TIMEOUT_S)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+    @property
+    def bootstrap_servers(self) -> str:
+        return f"127.0.0.1:{self.port}"
+
+    def start(self) -> None:
+        """Returns when it takes connections, which it does once it can work."""
+        with (self._folder / "kafka.log").open("ab") as log:
+            words = [*self._words, "kafka.Kafka", str(self._properties)]
+            self._child = subprocess.Popen(words, stdout=log, stderr=log)
+        give_up_at = time.monotonic() + START_TIMEOUT_S
+        while True:
+            assert self._child.poll() is None, f"Kafka has ended:\n{self.log()[-3000:]}"
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", self.port)) == 0:
+                    return
+            assert time.monotonic() < give_up_at, f"Kafka does not listen:\n{self.log()[-3000:]}"
+            time.sleep(0.05)
+
+    def kill(self) -> None:
+        """SIGKILL."""
+        assert self._child is not None
+        self._child.kill()
+        self._child.wait()
+
+    def log(self) -> str:
+        return (self._folder / "kafka.log").read_text(errors="replace")
+
+
+@contextmanager
+def kafka_broker(port: int = 0, advertised_port: int = 0) -> Iterator[KafkaBroker]:
+    """A running broker of one's own, that a test may kill and start. Skips where there can be none."""
+    try:
+        jars = kafka_jars()
+    except KafkaUnavailableError as error:
+        pytest.skip(str(error))
+    with new_folder() as folder:
+        broker = KafkaBroker(jars, folder, port, advertised_port)
+        broker.start()
+        try:
+            yield broker
+        finally:
+            broker.kill()
+
+
+@contextmanager
+def kafka_server() -> Iterator[str]:
+    """The bootstrap servers of a Kafka for all tests: that of the environment, else one of our own."""
+    if servers := os.environ.get(SERVER_VARIABLE):
+        yield servers
+        return
+    with kafka_broker() as broker:
+        yield broker.bootstrap_servers
