@@ -72,6 +72,32 @@ class Admin:
         repeat = Repeat.SAFE if dry_run else Repeat.NEVER
         return await self._connection.call(self._stub.PurgeSagas, request, repeat=repeat)
 
+    async def mirror_status(self, topic: str = "") -> pb.GetMirrorStatusResponse:
+        """How far each lane of the journal is in Kafka, and who relays it; an empty topic means all."""
+        return await self._connection.call(self._stub.GetMirrorStatus, pb.GetMirrorStatusRequest(topic=topic))
+
+    async def resume_mirror(
+        self, topic: str, start: pb.MirrorStart.ValueType, *, lanes: Sequence[int] = (), reason: str
+    ) -> Sequence[int]:
+        """Let lanes that stand still go on, from a place. Raises NotFound. Called once: a place may move meanwhile.
+
+        Args:
+            topic: of the mirror.
+            start: behind what Kafka has, from the beginning of the journal, or from its end.
+            lanes: 0-7; none means those that stand still.
+            reason: 1-500 characters, for the audit log.
+
+        Returns:
+            The lanes that go on.
+        """
+        request = pb.ResumeMirrorRequest(topic=topic, start=start, lanes=lanes, reason=reason)
+        return (await self._connection.call(self._stub.ResumeMirror, request, repeat=Repeat.NEVER)).lanes
+
+    async def remove_mirror(self, topic: str, *, reason: str) -> None:
+        """Forget that a topic has a mirror, so that no purge waits for it. Raises NotFound, FailedPrecondition."""
+        request = pb.RemoveMirrorRequest(topic=topic, reason=reason)
+        await self._connection.call(self._stub.RemoveMirror, request, repeat=Repeat.NEVER)
+
     def audit_events(
         self,
         *,
@@ -82,7 +108,7 @@ class Admin:
         page_size: int = 0,
         page_token: str = "",
     ) -> Pages[pb.AuditEvent]:
-        """Who has changed definitions, purged, drained nodes and repaired many sagas, newest first.
+        """Who has changed definitions, purged, drained nodes, steered the mirror and repaired many sagas, newest first.
 
         Args:
             kinds: any of these; none means all.

@@ -18,6 +18,7 @@ from sagad_client.commands import (
     definitions,
     exits,
     explore,
+    mirror,
     parked,
     repair,
     sagas,
@@ -169,6 +170,19 @@ _add(definition_app, None, definitions.get, "get", "definition get order", "defi
 _add(definition_app, None, definitions.activate, "activate", "definition activate order 1.0.0")
 _add(definition_app, None, definitions.deactivate, "deactivate", "definition deactivate order 1.0.0")
 _add(definition_app, None, definitions.delete, "delete", "definition delete order 1.0.0")
+
+mirror_app = App(name="mirror", help="Look after the mirror of the journal in Kafka.", group=_SERVER)
+app.command(mirror_app)
+_add(mirror_app, None, mirror.status, "status", "mirror status")
+_add(
+    mirror_app,
+    None,
+    mirror.resume,
+    "resume",
+    "mirror resume saga-events cursor --reason 'fail-over of last night'",
+    "mirror resume saga-events beginning --lane 3 --reason 'topic restored'",
+)
+_add(mirror_app, None, mirror.remove, "remove", "mirror remove saga-events --reason 'rebuilt as saga-events-2'")
 
 _add(app, _SERVER, server.info, "info", "info")
 _add(app, _SERVER, server.health, "health", "health && echo fine")

@@ -14,12 +14,14 @@ import structlog
 from sagad_server.api.admin_service import AdminService, ServerInfo
 from sagad_server.api.definition_service import DefinitionService
 from sagad_server.api.health import Health
+from sagad_server.api.mirroring import Mirroring
 from sagad_server.api.peers import Peers
 from sagad_server.api.saga_service import SagaService
 from sagad_server.api.server import SERVICES, add_services, listen, new_server, peer_credentials
 from sagad_server.config import Config
 from sagad_server.config_sections import COMPRESSIONS
 from sagad_server.domain.errors import Unavailable
+from sagad_server.domain.validation import ValidationLimits
 from sagad_server.engine.commands import Commands
 from sagad_server.engine.definitions import Definitions
 from sagad_server.engine.engine import Engine
@@ -125,7 +127,15 @@ class App:
             self._sagas,
             DefinitionService(self.store, definitions, self.transport, names, limits),
             AdminService(
-                self.engine, self.transport, names, self.metrics, info, limits, self._peers, self._stopping.set
+                self.engine,
+                self.transport,
+                names,
+                self.metrics,
+                info,
+                limits,
+                self._peers,
+                self._stopping.set,
+                self._mirroring_calls(limits),
             ),
             self._health,
         )
@@ -144,6 +154,10 @@ class App:
             self._mirroring = self._spawn(self._mirror.run())
         self._tell_health(True)
         log.info("serving", grpc=self.address, http_port=self.http_port, node=node.node_name)
+
+    def _mirroring_calls(self, limits: ValidationLimits) -> Mirroring:
+        lanes = self.store.mirror() if isinstance(self.store, PostgresStore) else None
+        return Mirroring(self.store, lanes, limits, lambda: "" if self._mirror is None else self._mirror.fault)
 
     async def _join(self, membership: Membership) -> Node:
         """Waits for PostgreSQL for a bounded time."""

@@ -37,7 +37,7 @@ from sagad_server.config_sources import (
     read_file,
     variable,
 )
-from sagad_server.config_values import Duration, ParticipantName, format_duration, masked_dsn
+from sagad_server.config_values import Duration, ParticipantName, format_duration, masked
 from sagad_server.domain.checks import Bounds, ValidationLimits
 
 _MAY_HOLD_SECRETS = frozenset({"postgres", "postgres.dsn"})
@@ -169,7 +169,7 @@ def _plain(value: object, info: FieldInfo) -> Any:
     if isinstance(value, dict):
         return {key: _plain(each, info) for key, each in value.items()}
     if isinstance(value, SecretStr):
-        return masked_dsn(value.get_secret_value())
+        return masked(value)
     if isinstance(value, Path):
         return str(value)
     if isinstance(value, float | int) and any(isinstance(each, Duration) for each in info.metadata):

@@ -4,7 +4,7 @@ import socket
 from typing import Annotated, Literal, Self
 
 import grpc
-from pydantic import BaseModel, ConfigDict, Field, FilePath, model_validator
+from pydantic import BaseModel, ConfigDict, Field, FilePath, SecretStr, model_validator
 
 from sagad_server.config_values import Address, Dsn, Duration
 from sagad_server.domain.payloads import MAX_PAYLOAD_BYTES
@@ -158,6 +158,33 @@ class Limits(Section):
 class Kafka(Section):
     bootstrap_servers: Annotated[str, Field(max_length=10_000)] = ""
     """Kafka's brokers as HOST:PORT, with commas between; some of them are enough."""
+    tls: bool = False
+    """Whether connections are encrypted, and the brokers' names are checked."""
+    ca_file: FilePath | None = None
+    """PEM file of the authorities that the brokers' certificates are checked against; none: those of the system."""
+    cert_file: FilePath | None = None
+    """PEM file of the client's certificate, and with `key_file` its key: mutual TLS."""
+    key_file: FilePath | None = None
+    """PEM file of the client's key."""
+    sasl_mechanism: Literal["none", "PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = "none"
+    """How sagad proves who it is. PLAIN without `tls` is refused: the password would be readable on its way."""
+    sasl_username: Annotated[str, Field(max_length=1000)] = ""
+    """User of SASL."""
+    sasl_password: SecretStr = SecretStr("")
+    """Password of SASL."""
+
+    @model_validator(mode="after")
+    def _secure(self) -> Self:
+        if not self.tls and (self.ca_file or self.cert_file or self.key_file):
+            raise ValueError("ca_file, cert_file and key_file need tls: true")
+        if (self.cert_file is None) != (self.key_file is None):
+            raise ValueError("cert_file and key_file need each other")
+        given = {self.sasl_mechanism != "none", bool(self.sasl_username), bool(self.sasl_password.get_secret_value())}
+        if len(given) > 1:
+            raise ValueError("sasl_mechanism, sasl_username and sasl_password need each other")
+        if self.sasl_mechanism == "PLAIN" and not self.tls:
+            raise ValueError("sasl_mechanism PLAIN needs tls: true: it sends the password as it is")
+        return self
 
 
 class Mirror(Section):

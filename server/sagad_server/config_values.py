@@ -14,6 +14,7 @@ _ADDRESS = re.compile(r"(?P<host>\[[0-9A-Fa-f:]+\]|[A-Za-z0-9._-]+):(?P<port>\d{
 _PARTICIPANT = re.compile(r"[A-Za-z0-9._-]{2,100}")
 _PASSWORD_PARAMETER = re.compile(r"(?i)([?&](?:ssl)?password=)[^&]*")
 HIDDEN = "***"
+_DSN_SCHEMES = ("postgresql://", "postgres://")
 
 
 def parse_duration(text: str) -> float:
@@ -61,7 +62,7 @@ def _check_address(value: str) -> str:
 
 
 def _check_dsn(value: SecretStr) -> SecretStr:
-    if not value.get_secret_value().startswith(("postgresql://", "postgres://")):
+    if not value.get_secret_value().startswith(_DSN_SCHEMES):
         raise ValueError("must be postgresql://USER:PASSWORD@HOST:PORT/DATABASE")
     return value
 
@@ -80,6 +81,12 @@ Dsn = Annotated[SecretStr, AfterValidator(_check_dsn)]
 
 ParticipantName = Annotated[str, AfterValidator(_check_participant)]
 """What definitions call a participant."""
+
+
+def masked(secret: SecretStr) -> str:
+    """What may be shown of a secret: a DSN without its passwords, and nothing of any other."""
+    value = secret.get_secret_value()
+    return masked_dsn(value) if value.startswith(_DSN_SCHEMES) else value and HIDDEN
 
 
 def masked_dsn(dsn: str) -> str:

@@ -2,6 +2,7 @@
 
 import asyncio
 import signal
+import ssl
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
@@ -9,6 +10,7 @@ import structlog
 from prometheus_client import CollectorRegistry
 
 from sagad_server.config import Config, ConfigError
+from sagad_server.config_sections import Kafka
 from sagad_server.domain.errors import Unavailable
 from sagad_server.engine.ports import Clock, Random
 from sagad_server.http_server import HttpServer
@@ -38,13 +40,15 @@ def new_mirror(config: Config, tables: MirrorTables, clock: Clock, random: Rando
         raise ConfigError([f"mirror: needs the extra `kafka` (pip install 'sagad[server,kafka]'): {error}"]) from error
     if not config.kafka.bootstrap_servers:
         raise ConfigError(["kafka.bootstrap_servers: is required for a mirror"])
-    return Mirror(_settings(config), tables, clock, random, metrics)
+    return Mirror(mirror_settings(config), tables, clock, random, metrics)
 
 
-def _settings(config: Config) -> MirrorSettings:
+def mirror_settings(config: Config) -> MirrorSettings:
+    """What the mirror is told of a configuration. Raises ConfigError."""
     mirror = config.mirror
     return MirrorSettings(
         bootstrap_servers=config.kafka.bootstrap_servers,
+        connection=_connection(config.kafka),
         topic=mirror.topic,
         partitions=mirror.partitions,
         replication_factor=mirror.replication_factor,
@@ -57,6 +61,30 @@ def _settings(config: Config) -> MirrorSettings:
         lease_s=config.node.lease,
         interval_s=mirror.interval,
     )
+
+
+def _connection(kafka: Kafka) -> dict[str, object]:
+    """TLS and SASL as aiokafka takes them. Raises ConfigError where a file cannot be read."""
+    sasl = kafka.sasl_mechanism != "none"
+    protocol = ("SASL_" if sasl else "") + ("SSL" if kafka.tls else "PLAINTEXT")
+    options: dict[str, object] = {"security_protocol": protocol}
+    if kafka.tls:
+        options["ssl_context"] = _tls(kafka)
+    if sasl:
+        options["sasl_mechanism"] = kafka.sasl_mechanism
+        options["sasl_plain_username"] = kafka.sasl_username
+        options["sasl_plain_password"] = kafka.sasl_password.get_secret_value()
+    return options
+
+
+def _tls(kafka: Kafka) -> ssl.SSLContext:
+    try:
+        context = ssl.create_default_context(cafile=kafka.ca_file)
+        if kafka.cert_file is not None:
+            context.load_cert_chain(kafka.cert_file, kafka.key_file)
+    except OSError as error:  # ssl.SSLError is one
+        raise ConfigError([f"kafka: ca_file, cert_file or key_file cannot be used: {error}"]) from error
+    return context
 
 
 async def run_mirror(config: Config) -> None:

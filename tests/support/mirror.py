@@ -141,17 +141,17 @@ async def write_sagas(store: PostgresStore, names: Sequence[str], revisions: int
 
 
 @asynccontextmanager
-async def running_mirror(settings: MirrorSettings, store: PostgresStore) -> AsyncIterator[MirrorMetrics]:
+async def running_mirror(settings: MirrorSettings, store: PostgresStore) -> AsyncIterator[Mirror]:
     """A mirror in this process."""
     metrics = MirrorMetrics(CollectorRegistry())
     mirror = Mirror(settings, store.mirror(), SystemClock(), SystemRandom(), metrics)
     task = asyncio.create_task(mirror.run())
     try:
-        yield metrics
+        yield mirror
     finally:
-        await mirror.stop()
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
+        await mirror.stop()
 
 
 class MirrorProcess:

@@ -30,6 +30,8 @@ class AuditKindName(enum.Enum):
     SAGAS_PURGED = admin_service_pb2.AUDIT_KIND_SAGAS_PURGED
     NODE_DRAINED = admin_service_pb2.AUDIT_KIND_NODE_DRAINED
     SAGAS_REPAIRED = admin_service_pb2.AUDIT_KIND_SAGAS_REPAIRED
+    MIRROR_RESUMED = admin_service_pb2.AUDIT_KIND_MIRROR_RESUMED
+    MIRROR_REMOVED = admin_service_pb2.AUDIT_KIND_MIRROR_REMOVED
 
 
 async def audit(

@@ -104,6 +104,34 @@ NODE_STATE_DEAD: NodeState.ValueType  # 2
 """NODE_STATE_DEAD: it has ended, or was declared dead. Its sagas are adopted by others."""
 Global___NodeState: _TypeAlias = NodeState  # noqa: Y015
 
+class _MirrorStart:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _MirrorStartEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_MirrorStart.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    MIRROR_START_UNSPECIFIED: _MirrorStart.ValueType  # 0
+    """MIRROR_START_UNSPECIFIED is refused."""
+    MIRROR_START_CURSOR: _MirrorStart.ValueType  # 1
+    """MIRROR_START_CURSOR: behind what Kafka has, by the place that is kept there."""
+    MIRROR_START_BEGINNING: _MirrorStart.ValueType  # 2
+    """MIRROR_START_BEGINNING: all that the journal has comes again. Consumers drop it by its revision."""
+    MIRROR_START_END: _MirrorStart.ValueType  # 3
+    """MIRROR_START_END: only what is yet to come. Events before it that were not relayed never are."""
+
+class MirrorStart(_MirrorStart, metaclass=_MirrorStartEnumTypeWrapper):
+    """MirrorStart is where a lane goes on."""
+
+MIRROR_START_UNSPECIFIED: MirrorStart.ValueType  # 0
+"""MIRROR_START_UNSPECIFIED is refused."""
+MIRROR_START_CURSOR: MirrorStart.ValueType  # 1
+"""MIRROR_START_CURSOR: behind what Kafka has, by the place that is kept there."""
+MIRROR_START_BEGINNING: MirrorStart.ValueType  # 2
+"""MIRROR_START_BEGINNING: all that the journal has comes again. Consumers drop it by its revision."""
+MIRROR_START_END: MirrorStart.ValueType  # 3
+"""MIRROR_START_END: only what is yet to come. Events before it that were not relayed never are."""
+Global___MirrorStart: _TypeAlias = MirrorStart  # noqa: Y015
+
 class _AuditKind:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -126,6 +154,10 @@ class _AuditKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_AuditKind.V
     """AUDIT_KIND_NODE_DRAINED: DrainNode was called."""
     AUDIT_KIND_SAGAS_REPAIRED: _AuditKind.ValueType  # 7
     """AUDIT_KIND_SAGAS_REPAIRED: RepairSagas was called, and not as a dry run."""
+    AUDIT_KIND_MIRROR_RESUMED: _AuditKind.ValueType  # 8
+    """AUDIT_KIND_MIRROR_RESUMED: ResumeMirror let lanes go on."""
+    AUDIT_KIND_MIRROR_REMOVED: _AuditKind.ValueType  # 9
+    """AUDIT_KIND_MIRROR_REMOVED: RemoveMirror was called."""
 
 class AuditKind(_AuditKind, metaclass=_AuditKindEnumTypeWrapper):
     """AuditKind is what was done."""
@@ -146,6 +178,10 @@ AUDIT_KIND_NODE_DRAINED: AuditKind.ValueType  # 6
 """AUDIT_KIND_NODE_DRAINED: DrainNode was called."""
 AUDIT_KIND_SAGAS_REPAIRED: AuditKind.ValueType  # 7
 """AUDIT_KIND_SAGAS_REPAIRED: RepairSagas was called, and not as a dry run."""
+AUDIT_KIND_MIRROR_RESUMED: AuditKind.ValueType  # 8
+"""AUDIT_KIND_MIRROR_RESUMED: ResumeMirror let lanes go on."""
+AUDIT_KIND_MIRROR_REMOVED: AuditKind.ValueType  # 9
+"""AUDIT_KIND_MIRROR_REMOVED: RemoveMirror was called."""
 Global___AuditKind: _TypeAlias = AuditKind  # noqa: Y015
 
 @_typing.final
@@ -703,6 +739,205 @@ class DrainNodeResponse(_message.Message):
 Global___DrainNodeResponse: _TypeAlias = DrainNodeResponse  # noqa: Y015
 
 @_typing.final
+class GetMirrorStatusRequest(_message.Message):
+    """GetMirrorStatusRequest names a topic."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TOPIC_FIELD_NUMBER: _builtins.int
+    topic: _builtins.str
+    """topic of the mirror, 0-200 characters; empty means all topics."""
+    def __init__(
+        self,
+        *,
+        topic: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["topic", b"topic"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetMirrorStatusRequest: _TypeAlias = GetMirrorStatusRequest  # noqa: Y015
+
+@_typing.final
+class GetMirrorStatusResponse(_message.Message):
+    """GetMirrorStatusResponse shows the lanes."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LANES_FIELD_NUMBER: _builtins.int
+    OLDEST_TRANSACTION_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def lanes(self) -> _containers.RepeatedCompositeFieldContainer[Global___MirrorLane]:
+        """lanes by topic and number: eight for each topic, and none where nobody has ever relayed."""
+
+    @_builtins.property
+    def oldest_transaction(self) -> _duration_pb2.Duration:
+        """oldest_transaction: age of the oldest open transaction of the database that writes. Nothing younger is relayed."""
+
+    def __init__(
+        self,
+        *,
+        lanes: _abc.Iterable[Global___MirrorLane] | None = ...,
+        oldest_transaction: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["oldest_transaction", b"oldest_transaction"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["lanes", b"lanes", "oldest_transaction", b"oldest_transaction"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetMirrorStatusResponse: _TypeAlias = GetMirrorStatusResponse  # noqa: Y015
+
+@_typing.final
+class MirrorLane(_message.Message):
+    """MirrorLane is an eighth of the journal on its way into a topic. All events of a saga are in one."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TOPIC_FIELD_NUMBER: _builtins.int
+    LANE_FIELD_NUMBER: _builtins.int
+    RELAY_NAME_FIELD_NUMBER: _builtins.int
+    LAG_EVENTS_FIELD_NUMBER: _builtins.int
+    LAG_FIELD_NUMBER: _builtins.int
+    FAULT_FIELD_NUMBER: _builtins.int
+    topic: _builtins.str
+    """topic of Kafka."""
+    lane: _builtins.int
+    """lane, 0-7."""
+    relay_name: _builtins.str
+    """relay_name of the process that relays it; empty: none does now."""
+    lag_events: _builtins.int
+    """lag_events are not known to be relayed; counted up to 20,000."""
+    fault: _builtins.str
+    """fault is why it stands still until ResumeMirror; empty: it does not."""
+    @_builtins.property
+    def lag(self) -> _duration_pb2.Duration:
+        """lag is the age of the oldest of them."""
+
+    def __init__(
+        self,
+        *,
+        topic: _builtins.str = ...,
+        lane: _builtins.int = ...,
+        relay_name: _builtins.str = ...,
+        lag_events: _builtins.int = ...,
+        lag: _duration_pb2.Duration | None = ...,
+        fault: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["lag", b"lag"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["fault", b"fault", "lag", b"lag", "lag_events", b"lag_events", "lane", b"lane", "relay_name", b"relay_name", "topic", b"topic"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MirrorLane: _TypeAlias = MirrorLane  # noqa: Y015
+
+@_typing.final
+class ResumeMirrorRequest(_message.Message):
+    """ResumeMirrorRequest names lanes and the place."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TOPIC_FIELD_NUMBER: _builtins.int
+    LANES_FIELD_NUMBER: _builtins.int
+    START_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    topic: _builtins.str
+    """topic of the mirror, 1-200 characters."""
+    start: Global___MirrorStart.ValueType
+    """start is required."""
+    reason: _builtins.str
+    """reason is required, 1-500 characters."""
+    @_builtins.property
+    def lanes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """lanes, 0-7, at most 8; none means those that stand still."""
+
+    def __init__(
+        self,
+        *,
+        topic: _builtins.str = ...,
+        lanes: _abc.Iterable[_builtins.int] | None = ...,
+        start: Global___MirrorStart.ValueType = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["lanes", b"lanes", "reason", b"reason", "start", b"start", "topic", b"topic"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResumeMirrorRequest: _TypeAlias = ResumeMirrorRequest  # noqa: Y015
+
+@_typing.final
+class ResumeMirrorResponse(_message.Message):
+    """ResumeMirrorResponse says what was done."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LANES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def lanes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """lanes that go on; none: no lane stood still."""
+
+    def __init__(
+        self,
+        *,
+        lanes: _abc.Iterable[_builtins.int] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["lanes", b"lanes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResumeMirrorResponse: _TypeAlias = ResumeMirrorResponse  # noqa: Y015
+
+@_typing.final
+class RemoveMirrorRequest(_message.Message):
+    """RemoveMirrorRequest names a topic."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TOPIC_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    topic: _builtins.str
+    """topic of the mirror, 1-200 characters."""
+    reason: _builtins.str
+    """reason is required, 1-500 characters."""
+    def __init__(
+        self,
+        *,
+        topic: _builtins.str = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["reason", b"reason", "topic", b"topic"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RemoveMirrorRequest: _TypeAlias = RemoveMirrorRequest  # noqa: Y015
+
+@_typing.final
+class RemoveMirrorResponse(_message.Message):
+    """RemoveMirrorResponse is empty."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RemoveMirrorResponse: _TypeAlias = RemoveMirrorResponse  # noqa: Y015
+
+@_typing.final
 class AuditEvent(_message.Message):
     """AuditEvent says who did what."""
 
@@ -725,7 +960,9 @@ class AuditEvent(_message.Message):
     actor: _builtins.str
     """actor is who called: the address that the call came from; or the node, such as "node sagad-1", for what it does by itself."""
     subject: _builtins.str
-    """subject is what it was done to: "order 1.0.0" for a definition, the node_name of a node, the action of a repair."""
+    """subject is what it was done to: "order 1.0.0" for a definition, the node_name of a node, the topic of a mirror, the
+    action of a repair.
+    """
     reason: _builtins.str
     """reason that the caller gave, at most 500 characters."""
     details: _builtins.str

@@ -70,6 +70,21 @@ class AdminServiceStub(object):
                 request_serializer=sagad_dot_v1_dot_admin__service__pb2.PurgeSagasRequest.SerializeToString,
                 response_deserializer=sagad_dot_v1_dot_admin__service__pb2.PurgeSagasResponse.FromString,
                 _registered_method=True)
+        self.GetMirrorStatus = channel.unary_unary(
+                '/sagad.v1.AdminService/GetMirrorStatus',
+                request_serializer=sagad_dot_v1_dot_admin__service__pb2.GetMirrorStatusRequest.SerializeToString,
+                response_deserializer=sagad_dot_v1_dot_admin__service__pb2.GetMirrorStatusResponse.FromString,
+                _registered_method=True)
+        self.ResumeMirror = channel.unary_unary(
+                '/sagad.v1.AdminService/ResumeMirror',
+                request_serializer=sagad_dot_v1_dot_admin__service__pb2.ResumeMirrorRequest.SerializeToString,
+                response_deserializer=sagad_dot_v1_dot_admin__service__pb2.ResumeMirrorResponse.FromString,
+                _registered_method=True)
+        self.RemoveMirror = channel.unary_unary(
+                '/sagad.v1.AdminService/RemoveMirror',
+                request_serializer=sagad_dot_v1_dot_admin__service__pb2.RemoveMirrorRequest.SerializeToString,
+                response_deserializer=sagad_dot_v1_dot_admin__service__pb2.RemoveMirrorResponse.FromString,
+                _registered_method=True)
         self.ListAuditEvents = channel.unary_unary(
                 '/sagad.v1.AdminService/ListAuditEvents',
                 request_serializer=sagad_dot_v1_dot_admin__service__pb2.ListAuditEventsRequest.SerializeToString,
@@ -131,8 +146,33 @@ class AdminServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetMirrorStatus(self, request, context):
+        """GetMirrorStatus returns how far each lane of the journal is in Kafka, and who relays it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ResumeMirror(self, request, context):
+        """ResumeMirror lets lanes that stand still (MIRROR_DIVERGED) go on, from a place that the caller chooses. NOT_FOUND: there is no
+        mirror in this topic.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RemoveMirror(self, request, context):
+        """RemoveMirror forgets that there is a mirror in a topic, so that it holds back no purge any more: after all events were
+        relayed anew into another topic, or where Kafka is given up. Kafka's topic stays. NOT_FOUND: there is no mirror in this
+        topic. FAILED_PRECONDITION: a process still relays into it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListAuditEvents(self, request, context):
-        """ListAuditEvents returns who has changed definitions, purged, drained nodes and repaired many sagas at once: newest first.
+        """ListAuditEvents returns who has changed definitions, purged, drained nodes, steered the mirror and repaired many sagas at
+        once: newest first.
         What was done to one saga is among its own events: see SagaService.ListSagaEvents.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -176,6 +216,21 @@ def add_AdminServiceServicer_to_server(servicer, server):
                     servicer.PurgeSagas,
                     request_deserializer=sagad_dot_v1_dot_admin__service__pb2.PurgeSagasRequest.FromString,
                     response_serializer=sagad_dot_v1_dot_admin__service__pb2.PurgeSagasResponse.SerializeToString,
+            ),
+            'GetMirrorStatus': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetMirrorStatus,
+                    request_deserializer=sagad_dot_v1_dot_admin__service__pb2.GetMirrorStatusRequest.FromString,
+                    response_serializer=sagad_dot_v1_dot_admin__service__pb2.GetMirrorStatusResponse.SerializeToString,
+            ),
+            'ResumeMirror': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResumeMirror,
+                    request_deserializer=sagad_dot_v1_dot_admin__service__pb2.ResumeMirrorRequest.FromString,
+                    response_serializer=sagad_dot_v1_dot_admin__service__pb2.ResumeMirrorResponse.SerializeToString,
+            ),
+            'RemoveMirror': grpc.unary_unary_rpc_method_handler(
+                    servicer.RemoveMirror,
+                    request_deserializer=sagad_dot_v1_dot_admin__service__pb2.RemoveMirrorRequest.FromString,
+                    response_serializer=sagad_dot_v1_dot_admin__service__pb2.RemoveMirrorResponse.SerializeToString,
             ),
             'ListAuditEvents': grpc.unary_unary_rpc_method_handler(
                     servicer.ListAuditEvents,
@@ -373,6 +428,87 @@ class AdminService(object):
             '/sagad.v1.AdminService/PurgeSagas',
             sagad_dot_v1_dot_admin__service__pb2.PurgeSagasRequest.SerializeToString,
             sagad_dot_v1_dot_admin__service__pb2.PurgeSagasResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetMirrorStatus(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/sagad.v1.AdminService/GetMirrorStatus',
+            sagad_dot_v1_dot_admin__service__pb2.GetMirrorStatusRequest.SerializeToString,
+            sagad_dot_v1_dot_admin__service__pb2.GetMirrorStatusResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ResumeMirror(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/sagad.v1.AdminService/ResumeMirror',
+            sagad_dot_v1_dot_admin__service__pb2.ResumeMirrorRequest.SerializeToString,
+            sagad_dot_v1_dot_admin__service__pb2.ResumeMirrorResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RemoveMirror(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/sagad.v1.AdminService/RemoveMirror',
+            sagad_dot_v1_dot_admin__service__pb2.RemoveMirrorRequest.SerializeToString,
+            sagad_dot_v1_dot_admin__service__pb2.RemoveMirrorResponse.FromString,
             options,
             channel_credentials,
             insecure,

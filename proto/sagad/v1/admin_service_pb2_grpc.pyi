@@ -49,8 +49,20 @@ class AdminServiceStub:
     """
     PurgeSagas: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.PurgeSagasRequest, _admin_service_pb2.PurgeSagasResponse]
     """PurgeSagas removes the history of ended sagas; their ends are known for 90 days more."""
+    GetMirrorStatus: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.GetMirrorStatusRequest, _admin_service_pb2.GetMirrorStatusResponse]
+    """GetMirrorStatus returns how far each lane of the journal is in Kafka, and who relays it."""
+    ResumeMirror: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.ResumeMirrorRequest, _admin_service_pb2.ResumeMirrorResponse]
+    """ResumeMirror lets lanes that stand still (MIRROR_DIVERGED) go on, from a place that the caller chooses. NOT_FOUND: there is no
+    mirror in this topic.
+    """
+    RemoveMirror: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.RemoveMirrorRequest, _admin_service_pb2.RemoveMirrorResponse]
+    """RemoveMirror forgets that there is a mirror in a topic, so that it holds back no purge any more: after all events were
+    relayed anew into another topic, or where Kafka is given up. Kafka's topic stays. NOT_FOUND: there is no mirror in this
+    topic. FAILED_PRECONDITION: a process still relays into it.
+    """
     ListAuditEvents: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.ListAuditEventsRequest, _admin_service_pb2.ListAuditEventsResponse]
-    """ListAuditEvents returns who has changed definitions, purged, drained nodes and repaired many sagas at once: newest first.
+    """ListAuditEvents returns who has changed definitions, purged, drained nodes, steered the mirror and repaired many sagas at
+    once: newest first.
     What was done to one saga is among its own events: see SagaService.ListSagaEvents.
     """
 
@@ -75,8 +87,20 @@ class AdminServiceAsyncStub(AdminServiceStub):
     """
     PurgeSagas: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.PurgeSagasRequest, _admin_service_pb2.PurgeSagasResponse]  # type: ignore[assignment]
     """PurgeSagas removes the history of ended sagas; their ends are known for 90 days more."""
+    GetMirrorStatus: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.GetMirrorStatusRequest, _admin_service_pb2.GetMirrorStatusResponse]  # type: ignore[assignment]
+    """GetMirrorStatus returns how far each lane of the journal is in Kafka, and who relays it."""
+    ResumeMirror: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.ResumeMirrorRequest, _admin_service_pb2.ResumeMirrorResponse]  # type: ignore[assignment]
+    """ResumeMirror lets lanes that stand still (MIRROR_DIVERGED) go on, from a place that the caller chooses. NOT_FOUND: there is no
+    mirror in this topic.
+    """
+    RemoveMirror: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.RemoveMirrorRequest, _admin_service_pb2.RemoveMirrorResponse]  # type: ignore[assignment]
+    """RemoveMirror forgets that there is a mirror in a topic, so that it holds back no purge any more: after all events were
+    relayed anew into another topic, or where Kafka is given up. Kafka's topic stays. NOT_FOUND: there is no mirror in this
+    topic. FAILED_PRECONDITION: a process still relays into it.
+    """
     ListAuditEvents: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.ListAuditEventsRequest, _admin_service_pb2.ListAuditEventsResponse]  # type: ignore[assignment]
-    """ListAuditEvents returns who has changed definitions, purged, drained nodes and repaired many sagas at once: newest first.
+    """ListAuditEvents returns who has changed definitions, purged, drained nodes, steered the mirror and repaired many sagas at
+    once: newest first.
     What was done to one saga is among its own events: see SagaService.ListSagaEvents.
     """
 
@@ -142,12 +166,42 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
         """PurgeSagas removes the history of ended sagas; their ends are known for 90 days more."""
 
     @_abc_1.abstractmethod
+    def GetMirrorStatus(
+        self,
+        request: _admin_service_pb2.GetMirrorStatusRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_service_pb2.GetMirrorStatusResponse, _abc.Awaitable[_admin_service_pb2.GetMirrorStatusResponse]]:
+        """GetMirrorStatus returns how far each lane of the journal is in Kafka, and who relays it."""
+
+    @_abc_1.abstractmethod
+    def ResumeMirror(
+        self,
+        request: _admin_service_pb2.ResumeMirrorRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_service_pb2.ResumeMirrorResponse, _abc.Awaitable[_admin_service_pb2.ResumeMirrorResponse]]:
+        """ResumeMirror lets lanes that stand still (MIRROR_DIVERGED) go on, from a place that the caller chooses. NOT_FOUND: there is no
+        mirror in this topic.
+        """
+
+    @_abc_1.abstractmethod
+    def RemoveMirror(
+        self,
+        request: _admin_service_pb2.RemoveMirrorRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_service_pb2.RemoveMirrorResponse, _abc.Awaitable[_admin_service_pb2.RemoveMirrorResponse]]:
+        """RemoveMirror forgets that there is a mirror in a topic, so that it holds back no purge any more: after all events were
+        relayed anew into another topic, or where Kafka is given up. Kafka's topic stays. NOT_FOUND: there is no mirror in this
+        topic. FAILED_PRECONDITION: a process still relays into it.
+        """
+
+    @_abc_1.abstractmethod
     def ListAuditEvents(
         self,
         request: _admin_service_pb2.ListAuditEventsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_admin_service_pb2.ListAuditEventsResponse, _abc.Awaitable[_admin_service_pb2.ListAuditEventsResponse]]:
-        """ListAuditEvents returns who has changed definitions, purged, drained nodes and repaired many sagas at once: newest first.
+        """ListAuditEvents returns who has changed definitions, purged, drained nodes, steered the mirror and repaired many sagas at
+        once: newest first.
         What was done to one saga is among its own events: see SagaService.ListSagaEvents.
         """
 

@@ -17,6 +17,7 @@ from sagad_server.api.auditing import by_caller, filter_values, list_audit_event
 from sagad_server.api.conversions import read_filter, state_counts
 from sagad_server.api.describing import Describer, describe_all
 from sagad_server.api.interceptor import FORWARDED, Context, actor
+from sagad_server.api.mirroring import Mirroring
 from sagad_server.api.peers import Peers
 from sagad_server.api.steering import DEFAULT_NAMESPACE
 from sagad_server.domain.checks import Bounds
@@ -101,7 +102,9 @@ class AdminService(AdminServiceServicer):
         limits: ValidationLimits,
         peers: Peers,
         drain: Callable[[], None],
+        mirroring: Mirroring,
     ) -> None:
+        self._mirroring = mirroring
         self._peers = peers
         self._drain = drain
         self._engine = engine
@@ -145,7 +148,7 @@ class AdminService(AdminServiceServicer):
     async def GetHealthDetails(
         self, request: pb.GetHealthDetailsRequest, context: Context
     ) -> pb.GetHealthDetailsResponse:
-        components = await asyncio.gather(
+        checked = await asyncio.gather(
             _checked("postgres", self._ping(), required=True),
             _checked("writer", self._ask_writer(), required=True),
             _checked("admission", self._ask_admission(), required=False),
@@ -154,6 +157,10 @@ class AdminService(AdminServiceServicer):
                 for name in sorted(self._participants)
             ),
         )
+        components = [*checked]
+        mirror = await self._mirroring.health()
+        if mirror is not None:
+            components.append(pb.ComponentHealth(name="mirror", healthy=not mirror, message=mirror))
         healthy = all(component.healthy for component in components if component.required)
         return pb.GetHealthDetailsResponse(healthy=healthy, components=components)
 
@@ -236,6 +243,15 @@ class AdminService(AdminServiceServicer):
             values = {"filter": filter_values(given), "limit": limit, "purged": purged}
             await note(self._store, by_caller(AuditKind.SAGAS_PURGED, "sagas", namespace=namespace, values=values))
         return purged
+
+    async def GetMirrorStatus(self, request: pb.GetMirrorStatusRequest, context: Context) -> pb.GetMirrorStatusResponse:
+        return await self._mirroring.status(request)
+
+    async def ResumeMirror(self, request: pb.ResumeMirrorRequest, context: Context) -> pb.ResumeMirrorResponse:
+        return await self._mirroring.resume(request)
+
+    async def RemoveMirror(self, request: pb.RemoveMirrorRequest, context: Context) -> pb.RemoveMirrorResponse:
+        return await self._mirroring.remove(request)
 
     async def ListAuditEvents(self, request: pb.ListAuditEventsRequest, context: Context) -> pb.ListAuditEventsResponse:
         return await list_audit_events(self._store, request, self._limits)

@@ -5,7 +5,6 @@ lease here only keeps them from fighting, and is counted on one clock, that of t
 """
 
 import asyncio
-import traceback
 from uuid import UUID, uuid4
 
 import structlog
@@ -57,8 +56,8 @@ class Mirror:
                 async with asyncio.TaskGroup() as tasks:
                     tasks.create_task(self._reader.run())
                     tasks.create_task(self._turns())
-            except Exception as error:  # sagas must not stop for it
-                self._fault = "".join(traceback.format_exception_only(error)).strip()
+            except ExceptionGroup as error:  # sagas must not stop for it
+                self._fault = "; ".join(repr(cause) for cause in error.exceptions)
                 log.exception("the mirror failed, and starts again")
             failures = 1 if self._clock.monotonic() - began_s > _LONGEST_PAUSE_S else failures + 1
             pause_s = min(_LONGEST_PAUSE_S, _FIRST_TURN_S * 2 ** min(failures, 16))

@@ -38,6 +38,7 @@ class Session:
             transaction_timeout_ms=TRANSACTION_TIMEOUT_MS,
             request_timeout_ms=REQUEST_TIMEOUT_MS,
             max_batch_size=_BATCH_BYTES,
+            **settings.connection,
         )
 
     async def open(self) -> Cursor | None:
@@ -117,6 +118,7 @@ async def _last_value(settings: MirrorSettings, lane: int) -> bytes | None:
         enable_auto_commit=False,
         auto_offset_reset="earliest",
         request_timeout_ms=REQUEST_TIMEOUT_MS,
+        **settings.connection,
     )
     partition = TopicPartition(cursor_topic(settings.topic), lane)
     try:

@@ -1,6 +1,8 @@
 """What the mirror is told."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -9,6 +11,8 @@ class MirrorSettings:
 
     bootstrap_servers: str
     """Of Kafka: HOST:PORT, more after commas."""
+    connection: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    """TLS and SASL as aiokafka's clients take them; a secret is among them."""
     topic: str = "saga-events"
     partitions: int = 8
     """Of the topic: a power of 2 up to 64, so that a lane never shares one with another if there are 8 or more."""

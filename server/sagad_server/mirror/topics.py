@@ -45,7 +45,10 @@ class Topics:
 
 async def _prepare(settings: MirrorSettings) -> None:
     admin = AIOKafkaAdminClient(
-        bootstrap_servers=settings.bootstrap_servers, request_timeout_ms=REQUEST_TIMEOUT_MS, client_id="sagad-mirror"
+        bootstrap_servers=settings.bootstrap_servers,
+        request_timeout_ms=REQUEST_TIMEOUT_MS,
+        client_id="sagad-mirror",
+        **settings.connection,
     )
     try:
         async with asyncio.timeout(_PREPARE_S):

@@ -20,6 +20,8 @@ class AuditKind(IntEnum):
     SAGAS_PURGED = 5
     NODE_DRAINED = 6
     SAGAS_REPAIRED = 7
+    MIRROR_RESUMED = 8
+    MIRROR_REMOVED = 9
 
 
 @dataclass(slots=True, frozen=True)

@@ -107,3 +107,10 @@ async def test_a_limit_of_a_purge_is_bounded(server: Server, limit: int) -> None
     refusal = await refused(server.admin.PurgeSagas(pb.PurgeSagasRequest(limit=limit, namespace="NO")))
     assert refusal.code is grpc.StatusCode.INVALID_ARGUMENT
     assert set(refusal.violations) == {"limit", "namespace"}
+
+
+async def test_without_a_mirror_its_status_is_empty_and_nothing_can_be_steered(server: Server) -> None:
+    assert not (await server.admin.GetMirrorStatus(pb.GetMirrorStatusRequest())).lanes
+    resume = pb.ResumeMirrorRequest(topic="saga-events", start=pb.MIRROR_START_END, reason="test")
+    refusal = await refused(server.admin.ResumeMirror(resume))
+    assert (refusal.code, refusal.reason) == (grpc.StatusCode.NOT_FOUND, "MIRROR_NOT_FOUND")

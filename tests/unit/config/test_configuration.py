@@ -8,6 +8,7 @@ from pydantic import ValidationError
 
 from sagad_server.config import Config, ConfigError, load_config
 from sagad_server.domain.validation import ValidationLimits
+from sagad_server.mirror_app import mirror_settings
 
 ROOT = Path(__file__).parents[3]
 DSN = "postgresql://sagad:hunter2@127.0.0.1:5432/sagad"
@@ -251,3 +252,29 @@ def test_limits_of_validation_come_from_the_configuration(file: Path) -> None:
 def test_the_example_for_compose_is_valid() -> None:
     config = load_config(ROOT / "deploy" / "sagad.yaml", ENVIRONMENT)
     assert set(config.participants) == {"inventory", "payment", "shipping"}
+
+
+@pytest.mark.parametrize(
+    ("kafka", "fault"),
+    [
+        ("{sasl_mechanism: PLAIN, sasl_username: sagad, sasl_password: hunter2}", "needs tls: true"),
+        ("{sasl_mechanism: SCRAM-SHA-512, sasl_username: sagad}", "need each other"),
+        ("{sasl_password: hunter2}", "need each other"),
+        ("{ca_file: %s}", "need tls: true"),
+        ("{tls: true, cert_file: %s}", "need each other"),
+    ],
+)
+def test_a_way_to_kafka_that_is_not_safe_or_not_whole_is_refused(file: Path, kafka: str, fault: str) -> None:
+    with pytest.raises(ConfigError, match=fault) as refusal:
+        load(file, f"kafka: {kafka.replace('%s', __file__)}")
+    assert "hunter2" not in str(refusal.value)
+
+
+def test_kafkas_password_is_in_no_text_of_the_configuration_or_of_the_mirrors_settings(file: Path) -> None:
+    sasl = "sasl_mechanism: PLAIN, sasl_username: sagad, sasl_password: hunter2"
+    text = f"kafka: {{bootstrap_servers: 'kafka:9093', tls: true, {sasl}}}"
+    config = load(file, text)
+    settings = mirror_settings(config)
+    assert settings.connection["sasl_plain_password"] == "hunter2"
+    assert settings.connection["security_protocol"] == "SASL_SSL"
+    assert "hunter2" not in f"{config!r} {config.masked()} {settings!r}"

@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from sagad_server.metrics import Metrics
+from sagad_server.mirror.metrics import MirrorMetrics
 
 ROOT = Path(__file__).parents[3]
 DASHBOARD = json.loads((ROOT / "deploy/grafana/sagad.json").read_text())
@@ -17,7 +18,9 @@ EXPRESSIONS = {panel["title"]: [target["expr"] for target in panel["targets"]] f
 
 @pytest.mark.parametrize("title", EXPRESSIONS)
 def test_every_metric_of_a_panel_exists_and_is_documented(title: str) -> None:
-    families = Metrics().registry.collect()
+    metrics = Metrics()
+    MirrorMetrics(metrics.registry)
+    families = metrics.registry.collect()
     existing = {family.name + suffix for family in families for suffix in SUFFIXES[family.type]}
     named = set(re.findall(r"sagad_\w+", " ".join(EXPRESSIONS[title])))
     assert named

@@ -11,7 +11,7 @@ from sagad_server.storage.postgres.queries import load_queries
 from sagad_server.storage.postgres.rows import RELAY_PARTITIONS, event_row
 from sagad_server.storage.store import Key
 
-MAX_LAG = 100_000
+MAX_LAG = 20_000
 """Events counted for a lane, at most."""
 
 SQL = load_queries("mirror")

@@ -60,11 +60,11 @@ UPDATE sagad.mirror_lane SET fault = $4 WHERE topic = $1 AND lane = $2 AND start
 -- 1 goes on behind what Kafka has, 2 from the beginning, 3 behind what is there now.
 UPDATE sagad.mirror_lane AS l
 SET start_id = gen_random_uuid(),
-    start = $3,
+    start = $3::smallint,
     begun = false,
     fault = '',
-    xid = CASE $3 WHEN 1 THEN l.xid WHEN 2 THEN '0' ELSE e.xid END,
-    position = CASE $3 WHEN 1 THEN l.position WHEN 2 THEN 0 ELSE e.position END
+    xid = CASE $3::smallint WHEN 1 THEN l.xid WHEN 2 THEN '0'::xid8 ELSE e.xid END,
+    position = CASE $3::smallint WHEN 1 THEN l.position WHEN 2 THEN 0 ELSE e.position END
 FROM generate_series(0, 7) AS n (lane),
 LATERAL (
     SELECT e.xid, e.position
