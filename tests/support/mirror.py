@@ -14,6 +14,7 @@ from uuid import uuid4
 import asyncpg
 import yaml
 from aiokafka import AIOKafkaConsumer, TopicPartition
+from google.protobuf import json_format
 from prometheus_client import CollectorRegistry
 
 from sagad.storage.v1.storage_pb2 import EventRecord, PayloadRecord
@@ -42,6 +43,8 @@ class Record:
 
     @property
     def event(self) -> SagaEvent:
+        if self.headers["content-type"] == "application/json":
+            return json_format.Parse(self.value, SagaEvent())
         return SagaEvent.FromString(self.value)
 
     @property

@@ -1,0 +1,210 @@
+"""Events of all sagas, read from the topic that the mirror fills. Needs the extra `kafka`."""
+
+from __future__ import annotations
+
+import logging
+from collections import OrderedDict, deque
+from collections.abc import Collection
+from time import monotonic
+from types import TracebackType
+from typing import Any, Self
+
+from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
+from aiokafka.errors import CommitFailedError, IllegalStateError
+from google.protobuf import json_format
+
+from sagad.v1.saga_pb2 import SagaEvent
+
+_MOST_SAGAS = 100_000
+"""Whose revisions are remembered for a partition: what an event repeats is seldom older."""
+_PAGE = 500
+_LONGEST_WAIT_S = 1.0
+
+log = logging.getLogger(__name__)
+
+
+class EventGap(Exception):  # noqa: N818 - a fact about the topic
+    """Events of a saga are missing in the topic, such as by its retention, or because somebody wrote into it."""
+
+    def __init__(self, event: SagaEvent, last_revision: int) -> None:
+        super().__init__(
+            f"saga {event.namespace}/{event.saga_id}: revision {event.revision} came after {last_revision}; "
+            f"ListSagaEvents has what is missing between them, unless it is purged"
+        )
+        self.event = event
+        """The one that came too early. Iterating on goes on behind it."""
+        self.last_revision = last_revision
+
+
+class SagaEvents:
+    """An asynchronous context manager and iterator of `SagaEvent`: each saga's in the order of its revisions, no matter
+    how often a consumer dies.
+
+    An event counts as done when the next one is asked for, or by `commit`. Consumers of a group share the topic; one
+    that starts, or takes over, goes on behind what was committed as done, so that after a crash the events of the last
+    `commit_interval_s` come again. What this consumer has had already is dropped. Iterating raises EventGap, where
+    events are missing between two of a saga that this consumer has had, and aiokafka's KafkaError.
+    """
+
+    def __init__(
+        self,
+        bootstrap_servers: str,
+        *,
+        group_id: str,
+        topic: str = "saga-events",
+        from_beginning: bool = True,
+        idle_timeout_s: float | None = None,
+        request_timeout_s: float = 10.0,
+        session_timeout_s: float = 10.0,
+        commit_interval_s: float = 1.0,
+        **connection: Any,
+    ) -> None:
+        """
+        Args:
+            bootstrap_servers: of Kafka, HOST:PORT, more after commas.
+            group_id: of the consumers that share the topic.
+            topic: that the mirror fills.
+            from_beginning: where a group begins that has not committed yet; else at the end.
+            idle_timeout_s: the iteration ends after so long without an event; None: it never does.
+            request_timeout_s: of a request to Kafka.
+            session_timeout_s: a consumer that is silent for so long has lost its part of the topic.
+            commit_interval_s: time between two commits.
+            connection: more for aiokafka's consumer: `security_protocol`, `ssl_context`, `sasl_mechanism` and the like.
+        """
+        self._topic = topic
+        self._idle_timeout_s = idle_timeout_s
+        self._commit_interval_s = commit_interval_s
+        self._commit_at_s = monotonic() + commit_interval_s
+        self._read: deque[Any] = deque()
+        self._given: tuple[TopicPartition, int] | None = None
+        self._done: dict[TopicPartition, int] = {}
+        """The offset behind what is done, where it is not committed yet."""
+        self._revisions: dict[TopicPartition, OrderedDict[tuple[str, str], int]] = {}
+        self._consumer = AIOKafkaConsumer(
+            bootstrap_servers=bootstrap_servers,
+            group_id=group_id,
+            isolation_level="read_committed",
+            enable_auto_commit=False,
+            auto_offset_reset="earliest" if from_beginning else "latest",
+            request_timeout_ms=round(request_timeout_s * 1000),
+            session_timeout_ms=round(session_timeout_s * 1000),
+            heartbeat_interval_ms=round(session_timeout_s * 1000 / 4),
+            **connection,
+        )
+
+    async def __aenter__(self) -> Self:
+        """Raises KafkaError where Kafka cannot be reached."""
+        self._consumer.subscribe([self._topic], listener=_Rebalance(self))
+        try:
+            await self._consumer.start()
+        except BaseException:
+            await self._consumer.stop()
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """What is done is committed; the event given last counts only if `commit` was called."""
+        try:
+            await self._commit()
+        finally:
+            await self._consumer.stop()
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> SagaEvent:
+        self._finish()
+        while True:
+            record = await self._record()
+            partition = TopicPartition(record.topic, record.partition)
+            event = _event(record)
+            last = self._remember(partition, event)
+            if last is not None and event.revision <= last:
+                self._done[partition] = record.offset + 1
+                continue
+            self._given = partition, record.offset + 1
+            if last is not None and event.revision > last + 1:
+                raise EventGap(event, last)
+            return event
+
+    async def commit(self) -> None:
+        """All events given so far are done."""
+        self._finish()
+        await self._commit()
+
+    def _finish(self) -> None:
+        if self._given is not None:
+            partition, offset = self._given
+            self._done[partition] = offset
+            self._given = None
+
+    async def _commit(self) -> None:
+        done, self._done = self._done, {}
+        self._commit_at_s = monotonic() + self._commit_interval_s
+        if not done:
+            return
+        try:
+            await self._consumer.commit(done)
+        except (CommitFailedError, IllegalStateError) as error:
+            # Another consumer has this part now: for it, these events are not done.
+            log.warning("events were not committed, and come again to another consumer: %s", error)
+
+    async def _record(self) -> Any:
+        idle_since_s = monotonic()
+        while not self._read:
+            now_s = monotonic()
+            left_s = _LONGEST_WAIT_S
+            if self._idle_timeout_s is not None:
+                left_s = min(left_s, idle_since_s + self._idle_timeout_s - now_s)
+                if left_s <= 0:
+                    await self._commit()
+                    raise StopAsyncIteration
+            await self._commit_if_due(now_s)
+            wait_s = min(left_s, max(0.0, self._commit_at_s - now_s)) if self._done else left_s
+            found = await self._consumer.getmany(timeout_ms=max(1, round(wait_s * 1000)), max_records=_PAGE)
+            for records in found.values():
+                self._read.extend(records)
+        await self._commit_if_due(monotonic())
+        return self._read.popleft() if self._read else await self._record()
+
+    async def _commit_if_due(self, now_s: float) -> None:
+        if self._done and now_s >= self._commit_at_s:
+            await self._commit()
+
+    def _remember(self, partition: TopicPartition, event: SagaEvent) -> int | None:
+        """The last revision of the saga before, if it is known; a repeat changes nothing."""
+        revisions, key = self._revisions.setdefault(partition, OrderedDict()), (event.namespace, event.saga_id)
+        last = revisions.pop(key, None)
+        revisions[key] = max(event.revision, last or 0)
+        if len(revisions) > _MOST_SAGAS:
+            revisions.popitem(last=False)
+        return last
+
+    async def _lose(self, partitions: Collection[TopicPartition]) -> None:
+        """Others go on with these: what they have had is not known here when a part comes back."""
+        await self._commit()
+        lost = set(partitions)
+        self._read = deque(each for each in self._read if TopicPartition(each.topic, each.partition) not in lost)
+        if self._given is not None and self._given[0] in lost:
+            self._given = None
+        for partition in lost:
+            self._revisions.pop(partition, None)
+
+
+class _Rebalance(ConsumerRebalanceListener):  # type: ignore[misc] # shipped without types
+    def __init__(self, events: SagaEvents) -> None:
+        self._events = events
+
+    async def on_partitions_revoked(self, revoked: Collection[TopicPartition]) -> None:
+        await self._events._lose(revoked)
+
+    async def on_partitions_assigned(self, assigned: Collection[TopicPartition]) -> None:
+        pass
+
+
+def _event(record: Any) -> SagaEvent:
+    if dict(record.headers).get("content-type") == b"application/json":
+        return json_format.Parse(record.value, SagaEvent(), ignore_unknown_fields=True)
+    return SagaEvent.FromString(record.value)

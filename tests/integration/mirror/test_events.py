@@ -1,0 +1,78 @@
+"""`sagad_client.events` on a real Kafka that a real mirror fills."""
+
+import dataclasses
+from uuid import uuid4
+
+import pytest
+from aiokafka import AIOKafkaProducer
+from support.mirror import mirrored, running_mirror, write_sagas
+
+from sagad.v1.saga_pb2 import SagaEvent
+from sagad_client.events import EventGap, SagaEvents
+from sagad_server.mirror.settings import MirrorSettings
+from sagad_server.mirror.topics import Topics
+from sagad_server.storage.postgres import PostgresStore
+
+NAMES = [f"saga-{number}" for number in range(10)]
+Seen = list[tuple[str, int]]
+
+
+@pytest.fixture(params=["protobuf", "json"])
+async def filled(
+    request: pytest.FixtureRequest, settings: MirrorSettings, store: PostgresStore, postgres_dsn: str
+) -> MirrorSettings:
+    """A topic with 3 events of each saga."""
+    settings = dataclasses.replace(settings, json=request.param == "json")
+    await write_sagas(store, NAMES, 3, {})
+    async with running_mirror(settings, store):
+        await mirrored(settings.bootstrap_servers, settings.topic, postgres_dsn)
+    return settings
+
+
+def consumer(settings: MirrorSettings, group_id: str) -> SagaEvents:
+    """One that ends when it has had all."""
+    return SagaEvents(settings.bootstrap_servers, group_id=group_id, topic=settings.topic, idle_timeout_s=0.5)
+
+
+async def rest(events: SagaEvents, most: int = 1000) -> Seen:
+    seen: Seen = []
+    async for event in events:
+        seen.append((event.saga_id, event.revision))
+        if len(seen) == most:
+            break
+    return seen
+
+
+async def test_a_group_reads_each_sagas_events_in_order_and_goes_on_behind_what_is_done(filled: MirrorSettings) -> None:
+    group_id = uuid4().hex
+    async with consumer(filled, group_id) as events:
+        first = await rest(events, 7)
+    async with consumer(filled, group_id) as events:
+        second = await rest(events)
+    # The seventh was given, and not done: it comes again.
+    assert first[-1] in second
+    seen = first[:-1] + second
+    assert sorted(seen) == sorted((name, revision) for name in NAMES for revision in (1, 2, 3))
+    for name in NAMES:
+        assert [revision for saga_id, revision in seen if saga_id == name] == [1, 2, 3]
+    async with consumer(filled, group_id) as events:
+        assert await rest(events) == []
+
+
+async def test_a_repeat_is_dropped_and_a_gap_is_an_error_behind_which_one_may_go_on(settings: MirrorSettings) -> None:
+    revisions = [1, 2, 1, 2, 3, 6, 7]
+    await Topics(settings).ready()
+    producer = AIOKafkaProducer(bootstrap_servers=settings.bootstrap_servers)
+    await producer.start()
+    try:
+        for revision in revisions:
+            event = SagaEvent(namespace="default", saga_id="saga", revision=revision)
+            await producer.send_and_wait(settings.topic, event.SerializeToString(), key=b"default/saga", partition=0)
+    finally:
+        await producer.stop()
+    async with consumer(settings, uuid4().hex) as events:
+        assert [(await anext(events)).revision for _ in range(3)] == [1, 2, 3]
+        with pytest.raises(EventGap, match="revision 6 came after 3") as gap:
+            await anext(events)
+        assert (gap.value.event.revision, gap.value.last_revision) == (6, 3)
+        assert [event.revision async for event in events] == [7]
