@@ -8,7 +8,7 @@ PACKAGES := sagad sagad_server sagad_participant sagad_examples sagad_client ben
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo run test test-redis test-kafka test-chaos faults simulate mutants check bench generate baseline fmt constraints clean
+.PHONY: help demo run test test-redis test-kafka test-chaos test-chaos-kafka faults simulate mutants check bench generate baseline fmt constraints clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /\1\t/' | expand -t 14
@@ -30,6 +30,9 @@ test-kafka: .venv-test/.stamp ## the tests that need Kafka; SAGAD_TEST_KAFKA=HOS
 
 test-chaos: .venv-test/.stamp ## kills real processes under load; SAGAD_CHAOS_KILLS says how often
 	.venv-test/bin/python -m pytest tests/chaos $(ARGS)
+
+test-chaos-kafka: .venv-test/.stamp ## kills relays and Kafka 30 times while sagas run; needs Java, Maven
+	.venv-test/bin/python -m pytest tests/chaos_kafka -s $(ARGS)
 
 faults: .venv-test/.stamp ## every kind of fault, many times, and the table of docs/explanation/faults.md anew
 	SAGAD_FAULTS_PAGE=docs/explanation/faults.md SAGAD_CHAOS_KILLS=$(or $(SAGAD_CHAOS_KILLS),56) \

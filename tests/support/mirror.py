@@ -161,6 +161,7 @@ class MirrorProcess:
     """`sagad mirror`, to be killed for real."""
 
     def __init__(self, folder: Path, dsn: str, bootstrap_servers: str, topic: str, name: str) -> None:
+        self.name = name
         config = {
             "postgres": {"dsn": dsn},
             "http": {"address": f"127.0.0.1:{free_port()}"},

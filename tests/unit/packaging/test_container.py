@@ -21,7 +21,8 @@ ROOT = Path(__file__).parents[3]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 COMPOSE = yaml.safe_load((ROOT / "compose.yaml").read_text())
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
-OURS = [name for name, service in SERVICES.items() if not service["image"].startswith("postgres:")]
+OTHERS = ("postgres:", "apache/kafka:")
+OURS = [name for name, service in SERVICES.items() if not service["image"].startswith(OTHERS)]
 COMMANDS = {"sagad": sagad, "sagactl": sagactl, "sagad-example": sagad_example}
 OF_EVERY_SAGACTL_COMMAND = ("--server", "--call-timeout")
 GRPC_PORT, HTTP_PORT = "7400", "7401"
@@ -149,6 +150,12 @@ def test_the_mounted_configuration_is_right_and_its_participants_are_those_of_th
     first_port = sagad_example.parse_args(command_of("examples")[1:])[1].arguments.get("port", 7411)
     expected = {name: f"examples:{first_port + i}" for i, name in enumerate(("inventory", "payment", "shipping"))}
     assert {name: participant.target for name, participant in config.participants.items()} == expected
+
+
+def test_the_mirror_relays_to_the_kafka_of_the_compose_file() -> None:
+    config = load_config(ROOT / "deploy/sagad.yaml", image_environment() | SERVICES["mirror"]["environment"])
+    advertised = SERVICES["kafka"]["environment"]["KAFKA_ADVERTISED_LISTENERS"]
+    assert advertised == f"PLAINTEXT://{config.kafka.bootstrap_servers}"
 
 
 def test_sagad_is_published_on_loopback_alone() -> None:
