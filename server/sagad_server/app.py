@@ -7,21 +7,19 @@ import socket
 from collections.abc import Coroutine
 from datetime import UTC, datetime
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import structlog
 
 from sagad_server.api.admin_service import AdminService, ServerInfo
 from sagad_server.api.definition_service import DefinitionService
 from sagad_server.api.health import Health
-from sagad_server.api.mirroring import Mirroring
 from sagad_server.api.peers import Peers
 from sagad_server.api.saga_service import SagaService
 from sagad_server.api.server import SERVICES, add_services, listen, new_server, peer_credentials
 from sagad_server.config import Config
 from sagad_server.config_sections import COMPRESSIONS
 from sagad_server.domain.errors import Unavailable
-from sagad_server.domain.validation import ValidationLimits
 from sagad_server.engine.commands import Commands
 from sagad_server.engine.definitions import Definitions
 from sagad_server.engine.engine import Engine
@@ -32,8 +30,7 @@ from sagad_server.engine.settings import Settings
 from sagad_server.engine.tokens import Tokens
 from sagad_server.http_server import HttpServer
 from sagad_server.metrics import Metrics
-from sagad_server.mirror.metrics import MirrorMetrics
-from sagad_server.mirror_app import new_mirror
+from sagad_server.mirror_app import NodeMirror
 from sagad_server.storage.postgres.settings import PostgresSettings
 from sagad_server.storage.postgres.store import PostgresStore
 from sagad_server.storage.store import Node, Store
@@ -41,9 +38,6 @@ from sagad_server.system import SystemClock, SystemRandom
 from sagad_server.transport.channel import ParticipantConfig
 from sagad_server.transport.grpc import GrpcTransport
 from sagad_server.upkeep import clean_up, count, watch_health
-
-if TYPE_CHECKING:
-    from sagad_server.mirror.mirror import Mirror
 
 log = structlog.get_logger(__name__)
 
@@ -63,9 +57,6 @@ class App:
         """Where gRPC is served, with the port that it has got."""
         self.http_port = 0
         self.metrics = Metrics()
-        self._mirror_metrics = MirrorMetrics(self.metrics.registry)
-        self._mirror: Mirror | None = None
-        self._mirroring: asyncio.Task[None] | None = None
         self._store = store
         self._tasks: set[asyncio.Task[None]] = set()
         self._stopping = asyncio.Event()
@@ -96,6 +87,7 @@ class App:
         self.http_port = self._http.port
         clock, random = SystemClock(), SystemRandom()
         self.store = self._store or PostgresStore(_postgres_settings(config))
+        self._mirror = NodeMirror(config, self.store, clock, random, self.metrics.registry)
         self._peers.store = lambda: self.store
         membership = Membership(self.store, clock, random, config.node.lease)
         node = await self._join(membership)
@@ -135,7 +127,7 @@ class App:
                 limits,
                 self._peers,
                 self._stopping.set,
-                self._mirroring_calls(limits),
+                self._mirror.calls(limits),
             ),
             self._health,
         )
@@ -149,15 +141,9 @@ class App:
         self._spawn(watch_health(self.store, self.engine.writer, self._tell_health))
         self._spawn(count(self.store, definitions, self.metrics))
         self._spawn(clean_up(self.store, config))
-        if config.mirror.enabled and isinstance(self.store, PostgresStore):
-            self._mirror = new_mirror(config, self.store.mirror(), clock, random, self._mirror_metrics)
-            self._mirroring = self._spawn(self._mirror.run())
+        self._mirror.start()
         self._tell_health(True)
         log.info("serving", grpc=self.address, http_port=self.http_port, node=node.node_name)
-
-    def _mirroring_calls(self, limits: ValidationLimits) -> Mirroring:
-        lanes = self.store.mirror() if isinstance(self.store, PostgresStore) else None
-        return Mirroring(self.store, lanes, limits, lambda: "" if self._mirror is None else self._mirror.fault)
 
     async def _join(self, membership: Membership) -> Node:
         """Waits for PostgreSQL for a bounded time."""
@@ -175,11 +161,10 @@ class App:
                 assert membership.node is not None
                 return membership.node
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._ended)
-        return task
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         """A part of the node that fails takes the node down: the next start goes on from what is durable."""
@@ -247,7 +232,7 @@ class App:
         self.engine.journal.close()
         self.engine.dismiss_waiters()
         await self._server.stop(grace=1)
-        await self._stop_mirror()
+        await self._mirror.stop()
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -257,14 +242,6 @@ class App:
         self._http.stop()
         await self.store.close()
         log.info("stopped")
-
-    async def _stop_mirror(self) -> None:
-        if self._mirror is None:
-            return
-        assert self._mirroring is not None
-        self._mirroring.cancel()  # else its next turn would take lanes again
-        await asyncio.gather(self._mirroring, return_exceptions=True)
-        await self._mirror.stop()
 
     async def _drain(self) -> None:
         await self.transport.drain()

@@ -9,9 +9,11 @@ from urllib.parse import quote
 import structlog
 from prometheus_client import CollectorRegistry
 
+from sagad_server.api.mirroring import Mirroring
 from sagad_server.config import Config, ConfigError
 from sagad_server.config_sections import Kafka
 from sagad_server.domain.errors import Unavailable
+from sagad_server.domain.validation import ValidationLimits
 from sagad_server.engine.ports import Clock, Random
 from sagad_server.http_server import HttpServer
 from sagad_server.mirror.metrics import MirrorMetrics
@@ -21,6 +23,8 @@ from sagad_server.storage.postgres.migrate import require_current
 from sagad_server.storage.postgres.mirror import MirrorTables
 from sagad_server.storage.postgres.pool import Pool
 from sagad_server.storage.postgres.settings import PostgresSettings
+from sagad_server.storage.postgres.store import PostgresStore
+from sagad_server.storage.store import Store
 from sagad_server.system import SystemClock, SystemRandom
 
 if TYPE_CHECKING:
@@ -85,6 +89,35 @@ def _tls(kafka: Kafka) -> ssl.SSLContext:
     except OSError as error:  # ssl.SSLError is one
         raise ConfigError([f"kafka: ca_file, cert_file or key_file cannot be used: {error}"]) from error
     return context
+
+
+class NodeMirror:
+    """The mirror within a node, where the configuration asks for one, and the calls about mirrors wherever they run."""
+
+    def __init__(self, config: Config, store: Store, clock: Clock, random: Random, registry: CollectorRegistry) -> None:
+        """Its metrics are there in any case, so that they can be asked for. Raises ConfigError."""
+        metrics = MirrorMetrics(registry)
+        self._store = store
+        self._tables = store.mirror() if isinstance(store, PostgresStore) else None
+        self._mirror: Mirror | None = None
+        self._running: asyncio.Task[None] | None = None
+        if config.mirror.enabled and self._tables is not None:
+            self._mirror = new_mirror(config, self._tables, clock, random, metrics)
+
+    def calls(self, limits: ValidationLimits) -> Mirroring:
+        return Mirroring(self._store, self._tables, limits, lambda: "" if self._mirror is None else self._mirror.fault)
+
+    def start(self) -> None:
+        if self._mirror is not None:
+            self._running = asyncio.get_running_loop().create_task(self._mirror.run())
+
+    async def stop(self) -> None:
+        """Hands its lanes over."""
+        if self._mirror is None or self._running is None:
+            return
+        self._running.cancel()  # else its next turn would take lanes again
+        await asyncio.gather(self._running, return_exceptions=True)
+        await self._mirror.stop()
 
 
 async def run_mirror(config: Config) -> None:

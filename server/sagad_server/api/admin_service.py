@@ -157,10 +157,7 @@ class AdminService(AdminServiceServicer):
                 for name in sorted(self._participants)
             ),
         )
-        components = [*checked]
-        mirror = await self._mirroring.health()
-        if mirror is not None:
-            components.append(pb.ComponentHealth(name="mirror", healthy=not mirror, message=mirror))
+        components = [*checked, *await self._mirroring.health()]
         healthy = all(component.healthy for component in components if component.required)
         return pb.GetHealthDetailsResponse(healthy=healthy, components=components)
 

@@ -99,8 +99,13 @@ class Mirroring:
             )
         return self._lanes, found
 
-    async def health(self) -> str | None:
-        """What is wrong with the mirror, wherever it runs; None: there is none."""
+    async def health(self) -> list[pb.ComponentHealth]:
+        """Of the mirror, wherever it runs; empty: there is none. sagad does without it."""
+        fault = await self._wrong()
+        return [] if fault is None else [pb.ComponentHealth(name="mirror", healthy=not fault, message=fault)]
+
+    async def _wrong(self) -> str | None:
+        """What is wrong with it; None: there is none."""
         try:
             lags = [] if self._lanes is None else await self._lanes.lag()
         except SagadError as error:

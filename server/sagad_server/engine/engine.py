@@ -44,7 +44,7 @@ class Engine:
         observer: Observer,
         tokens: Tokens,
         settings: Settings,
-        spawn: Callable[[Coroutine[Any, Any, None]], object],
+        spawn: Callable[[Coroutine[Any, Any, None]], None],
         holds_lease: Callable[[], bool],
     ) -> None:
         self.store = store

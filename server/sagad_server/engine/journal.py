@@ -91,7 +91,7 @@ class Journal:
         store: Store,
         clock: Clock,
         watches: Watches,
-        spawn: Callable[[Coroutine[Any, Any, None]], object],
+        spawn: Callable[[Coroutine[Any, Any, None]], None],
         bound: int,
     ) -> None:
         self._store = store

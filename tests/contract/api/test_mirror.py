@@ -1,5 +1,6 @@
 """AdminService: the mirror's status, and the calls that steer it. What is relayed: tests/integration/mirror."""
 
+import asyncio
 import json
 from collections.abc import Iterator
 from uuid import UUID, uuid4
@@ -8,9 +9,11 @@ import grpc
 import pytest
 from support.postgres import database
 from support.sagactl import Sagactl
-from support.server import Server, chain, refused
+from support.scripted_participant import ScriptedParticipant
+from support.server import Server, chain, refused, running_server
 
 from sagad.v1 import admin_service_pb2 as pb
+from sagad.v1.saga_pb2 import SAGA_STATE_SUCCEEDED
 from sagad_server.storage.mirror import Place, Start
 from sagad_server.storage.postgres.mirror import MirrorTables
 from sagad_server.storage.postgres.settings import PostgresSettings
@@ -128,3 +131,17 @@ async def test_sagactl_shows_the_lanes_and_lets_one_go_on(server: Server, relay:
     assert (await sagactl("mirror", "status")).code == 0
     refused_removal = await sagactl("mirror", "remove", TOPIC, "--reason", "test")
     assert "MIRROR_RUNNING" in refused_removal.err
+
+
+async def test_sagas_go_on_and_the_node_stops_in_time_where_kafka_is_away(
+    store: PostgresStore, participant: ScriptedParticipant
+) -> None:
+    away = {"kafka": {"bootstrap_servers": "127.0.0.1:1"}, "mirror": {"enabled": True}}
+    async with asyncio.timeout(10), running_server(store, participant, **away) as server:
+        await server.create(chain("reserve"))
+        fault = await mirror_health(server)
+        while fault is None or "KafkaConnectionError" not in fault.message:
+            await asyncio.sleep(0.05)
+            fault = await mirror_health(server)
+        saga = await server.start(wait=True)
+        assert saga.state == SAGA_STATE_SUCCEEDED
