@@ -67,6 +67,16 @@ class MirrorWorld:
         await asyncio.to_thread(self.broker.kill)
         await asyncio.to_thread(self.broker.start)
 
+    async def all_die(self) -> None:
+        """Relays and broker at once, by SIGKILL, with a transaction open."""
+        await self.open_transaction()
+        for relay in self.relays:
+            relay.kill()
+        await asyncio.to_thread(self.broker.kill)
+        await asyncio.to_thread(self.broker.start)
+        for relay in self.relays:
+            relay.start()
+
     async def relay_freezes(self) -> None:
         """Until the other has its lanes; then it wakes up, and may go on with what it had in hand."""
         await self.open_transaction()
@@ -91,11 +101,11 @@ class MirrorWorld:
 
     def plan(self, kills: int) -> list[Callable[[], Awaitable[None]]]:
         """So many SIGKILLs, and for every six of them one of each other fault, in an order by chance."""
-        broker_kills = max(1, kills // 5)
-        pairs = max(1, kills // 5)
-        singles = max(0, kills - broker_kills - 2 * pairs)
+        all_at_once, broker_kills, pairs = kills // 10, kills // 6, kills // 6
+        singles = kills - 3 * all_at_once - broker_kills - 2 * pairs
         others = [self.relay_freezes, self.end_is_unknown, self.ends_are_late] * (kills // 6)
         faults = [
+            *[self.all_die] * all_at_once,
             *[self.broker_dies] * broker_kills,
             *[self.relays_die] * pairs,
             *[self.relay_dies] * singles,

@@ -17,7 +17,6 @@ async def test_kills_inside_open_transactions_lose_nothing_and_repeat_nothing(
 ) -> None:
     async with mirror_world(tmp_path, store, postgres_dsn, Random(1)) as world:
         async with sagas_under_way(store):
-            await world.relays_die()
-            await world.broker_dies()
+            await world.all_die()
         records = await mirrored(world.bootstrap_servers, TOPIC, postgres_dsn)
     assert len(records) > 100
