@@ -1,5 +1,6 @@
 """The mirror's tables, and the journal as it reads it."""
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from uuid import UUID
 
@@ -13,6 +14,8 @@ from sagad_server.storage.store import Key
 
 MAX_LAG = 20_000
 """Events counted for a lane, at most."""
+
+_AT_A_TIME = 256
 
 SQL = load_queries("mirror")
 _READ = SQL["read"].format(history=load_queries("journal")["history"])
@@ -119,7 +122,9 @@ class MirrorTables:
             payloads,
         )
         pages: dict[int, LanePage] = {}
-        for record in records:
+        for number, record in enumerate(records, 1):
+            if number % _AT_A_TIME == 0:
+                await asyncio.sleep(0)  # sagas are driven on the same loop
             lane = record["lane"]
             if lane not in pages:
                 pages[lane] = LanePage([], record["more"], record["known"], record["history"])
