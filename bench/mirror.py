@@ -23,8 +23,9 @@ from aiokafka.admin import AIOKafkaAdminClient
 from cyclopts import App, Parameter, validators
 
 from bench.database import fresh_database, postgres
-from bench.load import sagad_start
-from bench.measure import MODES, load
+from bench.load import Sagad
+from bench.measure import load
+from bench.modes import MODES
 from bench.processes import SAGAD, cpu_s, free_port, running
 from bench.subjects import Running, sagad
 from sagad.v1 import saga_pb2
@@ -140,7 +141,7 @@ async def _drained(reader: AIOKafkaConsumer) -> None:
 async def _steady(port: int, sagas_per_s: int, seconds: float) -> float:
     """Returns how long it took: longer than `seconds` where the machine does not keep up."""
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
-        start = sagad_start(channel, "bench", saga_pb2.SAGA_STATE_SUCCEEDED)
+        start = Sagad(channel, "bench", saga_pb2.SAGA_STATE_SUCCEEDED).start
         began_s, run, numbers = time.monotonic(), uuid4().hex, itertools.count()
 
         async def one(number: int) -> None:
@@ -174,11 +175,11 @@ async def _cpu_us(server: Running, seconds: float) -> float:
 
 async def measure_all(kafka: str, events: int, rounds: int, seconds: float) -> None:
     with postgres(None) as postgres_dsn:
-        async with fresh_database(postgres_dsn) as dsn, sagad(dsn, False) as server:
+        async with fresh_database(postgres_dsn) as dsn, sagad(dsn, MODES["unary-64"]) as server:
             await cost(server, dsn, kafka, rounds, seconds)
-        async with fresh_database(postgres_dsn) as dsn, sagad(dsn, False) as server:
+        async with fresh_database(postgres_dsn) as dsn, sagad(dsn, MODES["unary-64"]) as server:
             await lags(server, dsn, kafka, 500, seconds)
-        async with fresh_database(postgres_dsn) as dsn, sagad(dsn, False) as server:
+        async with fresh_database(postgres_dsn) as dsn, sagad(dsn, MODES["unary-64"]) as server:
             await catch_up(server, dsn, kafka, events)
 
 
