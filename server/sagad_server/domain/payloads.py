@@ -24,10 +24,11 @@ def json_fault(value: Value) -> str | None:
                 if "\0" in node.string_value:
                     return f"holds a NUL character, which cannot be stored, in {_shown(node.string_value)}"
             elif kind == "struct_value":
-                for key, child in node.struct_value.fields.items():
+                fields = node.struct_value.fields
+                for key in fields:  # not .items(), which protobuf makes in Python
                     if "\0" in key:
                         return f"holds a NUL character, which cannot be stored, in the key {_shown(key)}"
-                    below.append(child)
+                    below.append(fields[key])
             elif kind == "list_value":
                 below.extend(node.list_value.values)
             elif kind == "number_value" and not math.isfinite(node.number_value):
