@@ -6,7 +6,7 @@
 Start with Participant; `sagad_participant.barrier` says what the barrier promises.
 """
 
-from sagad_participant.barrier import Barrier
+from sagad_participant.barrier import Barrier, BatchBarrier
 from sagad_participant.calls import UNKNOWN, Action, Cause, Compensation
 from sagad_participant.completions import Completion, deliver
 from sagad_participant.errors import (
@@ -37,6 +37,7 @@ __all__ = [
     "AlreadyCompleted",
     "BadAnswer",
     "Barrier",
+    "BatchBarrier",
     "CallError",
     "Cause",
     "Compensation",

@@ -16,13 +16,22 @@ A compensation's own row, once SUCCEEDED or PENDING, answers every further call 
 refusal runs anew, because that is what an operator's retry asks for.
 """
 
+from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import timedelta
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from sagad.v1 import common_pb2
 from sagad_participant.completions import Completion
-from sagad_participant.rows import Claim, Entry, Kind, Work
+from sagad_participant.rows import Claim, Entries, Entry, Kind, Work
+
+
+@runtime_checkable
+class BatchBarrier(Protocol):
+    """What a barrier has beside, if it can serve many calls in one transaction. PostgresBarrier has it."""
+
+    def claim_many(self, claims: Sequence[Claim]) -> AbstractAsyncContextManager[Entries]:
+        """As Barrier.claim, for calls of one kind, each with a key of its own. Raises Unavailable."""
 
 
 class Barrier(Protocol):

@@ -9,6 +9,57 @@ ON CONFLICT (idempotency_key, kind) DO UPDATE
    SET fencing_token = greatest(b.fencing_token, excluded.fencing_token), touched_at = now()
 RETURNING status, answer, fencing_token;
 
+-- name: claim_actions
+-- $1 idempotency_keys, $2 fencing_tokens, $3 namespaces, $4 saga_ids, $5 step_ids: claim_action for each, in the order of
+-- keys, so that two batches do not wait for each other.
+INSERT INTO {table} AS b (idempotency_key, kind, fencing_token, namespace, saga_id, step_id, status, answer)
+SELECT c.idempotency_key, 1, c.fencing_token, c.namespace, c.saga_id, c.step_id, 0, NULL
+  FROM unnest($1::text[], $2::bigint[], $3::text[], $4::text[], $5::text[])
+       AS c (idempotency_key, fencing_token, namespace, saga_id, step_id)
+ ORDER BY c.idempotency_key COLLATE "C"
+ON CONFLICT (idempotency_key, kind) DO UPDATE
+   SET fencing_token = greatest(b.fencing_token, excluded.fencing_token), touched_at = now()
+RETURNING idempotency_key, status, answer, fencing_token;
+
+-- name: claim_compensations
+-- $1 to $5 as claim_actions, $6 statuses and $7 answers of the actions' rows where there are none, $8 a success without
+-- output: claim_compensation for each.
+WITH claim AS MATERIALIZED (
+    SELECT *
+      FROM unnest($1::text[], $2::bigint[], $3::text[], $4::text[], $5::text[], $6::smallint[], $7::bytea[])
+           AS c (idempotency_key, fencing_token, namespace, saga_id, step_id, status, answer)
+     ORDER BY c.idempotency_key COLLATE "C"
+), action AS (
+    INSERT INTO {table} AS b (idempotency_key, kind, fencing_token, namespace, saga_id, step_id, status, answer)
+    SELECT idempotency_key, 1, fencing_token, namespace, saga_id, step_id, status, answer FROM claim
+    ON CONFLICT (idempotency_key, kind) DO UPDATE
+       SET fencing_token = greatest(b.fencing_token, excluded.fencing_token), touched_at = now(),
+           status = CASE b.status WHEN 3 THEN 4 ELSE b.status END,
+           completion_token = CASE b.status WHEN 3 THEN NULL ELSE b.completion_token END
+    RETURNING idempotency_key, status, answer, fencing_token
+), compensation AS (
+    INSERT INTO {table} AS b (idempotency_key, kind, fencing_token, namespace, saga_id, step_id, status, answer)
+    SELECT claim.idempotency_key, 2, claim.fencing_token, claim.namespace, claim.saga_id, claim.step_id,
+           CASE action.status WHEN 2 THEN 1 ELSE 0 END, CASE action.status WHEN 2 THEN $8::bytea END
+      FROM claim JOIN action USING (idempotency_key)
+     ORDER BY claim.idempotency_key COLLATE "C"
+    ON CONFLICT (idempotency_key, kind) DO UPDATE
+       SET fencing_token = excluded.fencing_token, touched_at = now(),
+           status = CASE b.status WHEN 2 THEN 0 ELSE b.status END
+    RETURNING idempotency_key, status, answer
+)
+SELECT idempotency_key, compensation.status, compensation.answer, action.fencing_token,
+       action.status AS action_status, action.answer AS action_answer
+  FROM action JOIN compensation USING (idempotency_key);
+
+-- name: settle_many
+-- $1 kind, $2 idempotency_keys, $3 statuses, $4 answers, $5 completion_tokens: settle for each.
+UPDATE {table} AS b
+   SET status = s.status, answer = s.answer, completion_token = s.completion_token, touched_at = now()
+  FROM unnest($2::text[], $3::smallint[], $4::bytea[], $5::text[])
+       AS s (idempotency_key, status, answer, completion_token)
+ WHERE b.idempotency_key = s.idempotency_key AND b.kind = $1;
+
 -- name: claim_compensation
 -- $1 idempotency_key, $2 fencing_token, $3 namespace, $4 saga_id, $5 step_id, $6 status and $7 answer of the action's row if
 -- there is none, $8 a success without output.

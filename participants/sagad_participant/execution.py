@@ -32,7 +32,7 @@ async def run_action(
     Useful in tests too: it needs no server.
     """
     handler = participant.handler(Kind.ACTION, request.action)
-    claim = _claim(request, Kind.ACTION)
+    claim = claim_of(request)
     async with _attempt(participant, request.action, request, remaining_s) as deadline:
         try:
             async with participant.barrier.claim(claim) as entry:
@@ -58,7 +58,7 @@ async def run_compensation(
     A refusal is not remembered: it parks the saga, and an operator may have the compensation tried again.
     """
     handler = participant.handler(Kind.COMPENSATION, request.compensation)
-    claim = _claim(request, Kind.COMPENSATION, _known_success(request))
+    claim = claim_of(request)
     async with _attempt(participant, request.compensation, request, remaining_s) as deadline:
         try:
             async with participant.barrier.claim(claim) as entry:
@@ -108,9 +108,8 @@ async def _attempt(
         raise HandlerFailed(f"{participant.name}: {name} failed; its log says why, see incident {incident}") from error
 
 
-def _claim(
-    request: pb.StepRequest | pb.CompensateRequest, kind: Kind, known_success: common_pb2.StepOutcome | None = None
-) -> Claim:
+def claim_of(request: pb.StepRequest | pb.CompensateRequest) -> Claim:
+    """What a call brings to the barrier. Raises InvalidCall."""
     key = request.idempotency_key
     if not 1 <= len(key) <= MAX_KEY_CHARACTERS:
         raise InvalidCall(f"idempotency_key has {len(key)} characters, 1-{MAX_KEY_CHARACTERS} are needed")
@@ -119,13 +118,13 @@ def _claim(
         raise InvalidCall("idempotency_key, namespace, saga_id, step_id or completion_token holds a NUL character")
     return Claim(
         idempotency_key=key,
-        kind=kind,
+        kind=Kind.ACTION if isinstance(request, pb.StepRequest) else Kind.COMPENSATION,
         fencing_token=request.fencing_token,
         namespace=request.namespace,
         saga_id=request.saga_id,
         step_id=request.step_id,
         completion_token=request.completion_token,
-        known_success=known_success,
+        known_success=_known_success(request) if isinstance(request, pb.CompensateRequest) else None,
     )
 
 

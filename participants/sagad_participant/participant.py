@@ -2,19 +2,25 @@
 
 import inspect
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from sagad_participant.barrier import Barrier
 from sagad_participant.calls import Action, Compensation
-from sagad_participant.errors import UnknownHandler
+from sagad_participant.errors import BadAnswer, UnknownHandler
+from sagad_participant.outcomes import Refused
 from sagad_participant.rows import Kind
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,99}\Z")
 _MARK = "__sagad_handler__"
 
 Handler = Callable[[Any], Awaitable[object]]
+BatchHandler = Callable[[Sequence[Any]], Awaitable[Sequence[object]]]
+_ActionBatch = TypeVar("_ActionBatch", bound=Callable[[Sequence[Action]], Awaitable[Sequence[object]]])
+_CompensationBatch = TypeVar(
+    "_CompensationBatch", bound=Callable[[Sequence[Compensation]], Awaitable[Sequence[object]]]
+)
 _ActionHandler = TypeVar("_ActionHandler", bound=Callable[[Action], Awaitable[object]])
 _CompensationHandler = TypeVar("_CompensationHandler", bound=Callable[[Compensation], Awaitable[object]])
 _Method = TypeVar("_Method", bound=Callable[[Any, Any], Awaitable[object]])
@@ -51,6 +57,13 @@ class Participant:
     Refused. It works in one transaction with the barrier, on `call.connection`: for each key it is committed at most
     once. Any other exception is rolled back, logged, and answered as ambiguous, so that the coordinator tries again.
 
+    A handler of batches (`action_batch`, `compensation_batch`) takes up to 64 calls at once, all on one connection, and
+    returns as many results in their order; a Refused among them is returned, not raised, and its call must have done
+    nothing. Calls come together on a session, with a barrier that takes several claims at once, as PostgresBarrier
+    does; else one by one. Where the handler raises, or one of the calls is to be forgotten (a refusal that is
+    retryable, or of a compensation), all is rolled back and each call is run again by itself, so that one bad call does
+    not fail the others.
+
     name: 2-100 characters of a-z, A-Z, 0-9, '.', '_', '-', the first a letter or digit; so are the handlers' names.
     Raises ValueError for a malformed or repeated name, TypeError for a handler that is not async.
     """
@@ -59,6 +72,7 @@ class Participant:
         self.name = _checked(name, "a participant")
         self.barrier = barrier
         self._handlers: dict[Kind, dict[str, Handler]] = {Kind.ACTION: {}, Kind.COMPENSATION: {}}
+        self._batches: dict[Kind, dict[str, BatchHandler]] = {Kind.ACTION: {}, Kind.COMPENSATION: {}}
 
     def action(self, name: str) -> Callable[[_ActionHandler], _ActionHandler]:
         """Registers the decorated function as the action `name`."""
@@ -74,6 +88,24 @@ class Participant:
 
         def register(handler: _CompensationHandler) -> _CompensationHandler:
             self._add(Kind.COMPENSATION, name, handler)
+            return handler
+
+        return register
+
+    def action_batch(self, name: str) -> Callable[[_ActionBatch], _ActionBatch]:
+        """Registers the decorated function as the action `name`, for many calls at once."""
+
+        def register(handler: _ActionBatch) -> _ActionBatch:
+            self._add_batch(Kind.ACTION, name, handler)
+            return handler
+
+        return register
+
+    def compensation_batch(self, name: str) -> Callable[[_CompensationBatch], _CompensationBatch]:
+        """Registers the decorated function as the compensation `name`, for many calls at once."""
+
+        def register(handler: _CompensationBatch) -> _CompensationBatch:
+            self._add_batch(Kind.COMPENSATION, name, handler)
             return handler
 
         return register
@@ -107,6 +139,15 @@ class Participant:
                 f"{self.name} has no {kind.name.lower()} {name[:100]!r}; its {kind.name.lower()}s are: {known}"
             ) from None
 
+    def batch_handler(self, kind: Kind, name: str) -> BatchHandler | None:
+        """The handler that takes many calls of `name` at once, if that is how it was registered."""
+        return self._batches[kind].get(name)
+
+    def _add_batch(self, kind: Kind, name: str, handler: BatchHandler) -> None:
+        self._add(kind, name, handler)
+        self._batches[kind][name] = handler
+        self._handlers[kind][name] = _one_by_one(handler)
+
     def _add(self, kind: Kind, name: str, handler: Handler) -> None:
         _checked(name, f"an {kind.name.lower()}" if kind is Kind.ACTION else f"a {kind.name.lower()}")
         if not inspect.iscoroutinefunction(handler):
@@ -114,6 +155,24 @@ class Participant:
         if name in self._handlers[kind]:
             raise ValueError(f"{self.name} has two handlers for the {kind.name.lower()} {name!r}")
         self._handlers[kind][name] = handler
+
+
+def _one_by_one(handler: BatchHandler) -> Handler:
+    async def handle(call: Any) -> object:
+        (result,) = checked_results(await handler((call,)), 1)
+        if isinstance(result, Refused):
+            raise result
+        return result
+
+    return handle
+
+
+def checked_results(results: Sequence[object], calls: int) -> Sequence[object]:
+    """A batch handler's results, one for each call. Raises BadAnswer."""
+    if not isinstance(results, Sequence) or len(results) != calls:
+        found = f"{len(results)}" if isinstance(results, Sequence) else type(results).__name__
+        raise BadAnswer(f"a handler of batches must return a sequence of {calls} results, not {found}")
+    return results
 
 
 def _marker(mark: _Mark) -> Callable[[_Method], _Method]:

@@ -5,7 +5,7 @@ when a connection is given back, to reset the session; `asyncpg.create_pool(dsn,
 """
 
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -16,10 +16,11 @@ from asyncpg.pool import PoolConnectionProxy
 
 from sagad.v1 import common_pb2
 from sagad_participant.completions import Completion
-from sagad_participant.errors import Unavailable, UnknownWork
+from sagad_participant.errors import Fenced, Unavailable, UnknownWork
 from sagad_participant.outcomes import ALREADY_COMPENSATED, success_of
 from sagad_participant.rows import (
     Claim,
+    Entries,
     Entry,
     Kind,
     Status,
@@ -45,6 +46,7 @@ _TRANSIENT = (
     asyncpg.TransactionRollbackError,  # serialization, deadlock
     asyncpg.LockNotAvailableError,
 )
+_GONE = "the barrier's row is gone: the handler must not end the transaction that it works in"
 Isolation: TypeAlias = Literal["read_committed", "repeatable_read", "serializable"]
 
 
@@ -106,6 +108,35 @@ class PostgresBarrier:
             else:
                 yield await self._claim_compensation(connection, claim)
 
+    @asynccontextmanager
+    async def claim_many(self, claims: Sequence[Claim]) -> AsyncIterator[Entries]:
+        """See BatchBarrier. One statement claims, and one settles, however many calls there are."""
+        kind = claims[0].kind
+        places = {claim.idempotency_key: place for place, claim in enumerate(claims)}
+        assert len(places) == len(claims), "each call of a batch has a key of its own"
+        async with self._transaction() as connection:
+            rows = await self._claim_many(connection, kind, claims)
+            replays: dict[int, common_pb2.StepOutcome | Fenced] = {}
+            successes: dict[int, common_pb2.StepSuccess] = {}
+            for row in rows:
+                place = places[row["idempotency_key"]]
+                try:
+                    check_fence(claims[place], row["fencing_token"])
+                except Fenced as fenced:
+                    replays[place] = fenced
+                    continue
+                if (replay := replay_of(row["status"], row["answer"])) is not None:
+                    replays[place] = replay
+                elif kind is Kind.COMPENSATION:
+                    success = success_in(row["action_status"], row["action_answer"])
+                    if success is not None:
+                        successes[place] = success
+
+            async def settle(outcomes: Mapping[int, common_pb2.StepOutcome]) -> None:
+                await self._settle_many(connection, kind, [(claims[place], one) for place, one in outcomes.items()])
+
+            yield Entries(connection, settle, replays, successes)
+
     async def refuse(self, claim: Claim, outcome: common_pb2.StepOutcome) -> common_pb2.StepOutcome:
         """See Barrier."""
         async with self._connection() as connection:
@@ -156,6 +187,37 @@ class PostgresBarrier:
         check_fence(claim, row["fencing_token"])
         return self._entry(connection, claim, row, success_in(row["action_status"], row["action_answer"]))
 
+    async def _claim_many(self, connection: "Connection", kind: Kind, claims: Sequence[Claim]) -> "list[Record]":
+        columns: list[object] = [list(column) for column in zip(*map(_key, claims), strict=True)]
+        if kind is Kind.COMPENSATION:
+            unseen = [claim.known_success or ALREADY_COMPENSATED for claim in claims]
+            columns += [[status_of(one) for one in unseen], [one.SerializeToString() for one in unseen]]
+            columns.append(success_of().SerializeToString())
+        query = "claim_actions" if kind is Kind.ACTION else "claim_compensations"
+        try:
+            rows = await connection.fetch(self._sql[query], *columns, timeout=self._wait_s)
+        except TimeoutError:
+            raise Unavailable(f"the barrier did not answer within {self._wait_s:g} s") from None
+        if len(rows) != len(claims):
+            raise RuntimeError(
+                f"{query} returned {len(rows)} of {len(claims)} rows: is there a trigger on {self._table}?"
+            )
+        return rows
+
+    async def _settle_many(
+        self, connection: "Connection", kind: Kind, settled: Sequence[tuple[Claim, common_pb2.StepOutcome]]
+    ) -> None:
+        done = await connection.execute(
+            self._sql["settle_many"],
+            kind,
+            [claim.idempotency_key for claim, _ in settled],
+            [status_of(outcome) for _, outcome in settled],
+            [outcome.SerializeToString() for _, outcome in settled],
+            [claim.completion_token if outcome.HasField("pending") else None for claim, outcome in settled],
+        )
+        if done != f"UPDATE {len(settled)}":
+            raise RuntimeError(_GONE)
+
     def _entry(
         self,
         connection: "Connection",
@@ -175,7 +237,7 @@ class PostgresBarrier:
         answer = outcome.SerializeToString()
         settled = (key.idempotency_key, key.kind, status_of(outcome), answer, token)
         if await connection.execute(self._sql["settle"], *settled) != "UPDATE 1":
-            raise RuntimeError("the barrier's row is gone: the handler must not end the transaction that it works in")
+            raise RuntimeError(_GONE)
 
     async def _row(self, connection: "Connection", query: str, *arguments: object) -> "Record":
         row = await self._fetch(connection, query, *arguments)

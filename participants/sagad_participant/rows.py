@@ -1,6 +1,6 @@
 """The rows of a barrier, and how they are read. What all barriers have in common."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import IntEnum
@@ -58,6 +58,20 @@ class Entry:
     """The answer that the row has already: give it, and run nothing."""
     action_success: common_pb2.StepSuccess | None = None
     """Of a compensation: what the action had answered; None if it was pending."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entries:
+    """Claimed rows, inside their one transaction: in the order of the claims."""
+
+    connection: Any
+    """For the handler."""
+    settle: Callable[[Mapping[int, common_pb2.StepOutcome]], Awaitable[None]]
+    """Writes answers into rows, by the places of their claims."""
+    replays: Mapping[int, common_pb2.StepOutcome | Fenced]
+    """By place: the answer that the row has already, or why the call is not served."""
+    action_successes: Mapping[int, common_pb2.StepSuccess]
+    """Of compensations, by place: what the action had answered; none if it was pending."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,9 +5,10 @@ import logging
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 
+from sagad.v1 import common_pb2
 from sagad.v1 import participant_service_pb2 as pb
+from sagad_participant.batches import MAX_BATCH, BatchCall, handler_of, run_batch, takes_batches
 from sagad_participant.errors import CallError
-from sagad_participant.execution import run_action, run_compensation
 from sagad_participant.participant import Participant
 
 logger = logging.getLogger(__name__)
@@ -30,6 +31,8 @@ class Session:
         self._waiting: deque[tuple[pb.SessionCall, float]] = deque()
         """With the time on the loop's clock when each came."""
         self._running: set[asyncio.Task[None]] = set()
+        self._handled = 0
+        """Calls in these tasks."""
         self._answers: deque[pb.SessionAnswer] = deque()
         self._closing = False
         self._told = False
@@ -61,35 +64,42 @@ class Session:
         self._changed.set()
 
     def _start(self) -> None:
-        while self._waiting and len(self._running) < self._max_concurrency:
-            call, came = self._waiting.popleft()
-            self._running.add(self._loop.create_task(self._run(call, came)))
+        while self._waiting and self._handled < self._max_concurrency:
+            calls = self._next_calls(self._max_concurrency - self._handled)
+            self._handled += len(calls)
+            self._running.add(self._loop.create_task(self._run(calls)))
 
-    async def _run(self, call: pb.SessionCall, came: float) -> None:
+    def _next_calls(self, room: int) -> "list[tuple[pb.SessionCall, float]]":
+        """The first that waits, and where its handler takes many, others of it that wait: each key once."""
+        first = self._waiting.popleft()
+        handler = handler_of(_request(first[0]))
+        if not takes_batches(self._participant, *handler):
+            return [first]
+        calls, keys, others = [first], {_request(first[0]).idempotency_key}, []
+        most = min(room, MAX_BATCH)
+        while self._waiting and len(calls) < most:
+            one = self._waiting.popleft()
+            request = _request(one[0])
+            if handler_of(request) == handler and request.idempotency_key not in keys:
+                keys.add(request.idempotency_key)
+                calls.append(one)
+            else:
+                others.append(one)
+        self._waiting.extendleft(reversed(others))
+        return calls
+
+    async def _run(self, calls: "list[tuple[pb.SessionCall, float]]") -> None:
+        batch = [BatchCall(_request(call), call.metadata, _deadline(call, came_s)) for call, came_s in calls]
         try:
-            self._answers.append(await self._answer(call, came))
+            results = await run_batch(self._participant, batch)
+            self._answers.extend(_answer(call, result) for (call, _), result in zip(calls, results, strict=True))
         finally:
             task = asyncio.current_task()
             assert task is not None
             self._running.discard(task)
+            self._handled -= len(calls)
             self._start()
             self._changed.set()
-
-    async def _answer(self, call: pb.SessionCall, came: float) -> pb.SessionAnswer:
-        waited_s = self._loop.time() - came
-        try:
-            if call.HasField("step"):
-                left_s = _remaining_s(call.step, waited_s)
-                outcome = await run_action(self._participant, call.step, call.metadata, left_s)
-            else:
-                left_s = _remaining_s(call.compensate, waited_s)
-                outcome = await run_compensation(self._participant, call.compensate, call.metadata, left_s)
-        except CallError as error:
-            failed = pb.SessionError(code=error.code.value[0], message=error.message)
-            if error.retry_after_s is not None:
-                failed.retry_after.FromNanoseconds(round(error.retry_after_s * 1e9))
-            return pb.SessionAnswer(call_id=call.call_id, error=failed)
-        return pb.SessionAnswer(call_id=call.call_id, outcome=outcome)
 
     async def _send(self) -> None:
         while not (self._ended and not self._running and not self._waiting and not self._answers):
@@ -110,8 +120,22 @@ class Session:
             response.answers.append(self._answers.popleft())
 
 
-def _remaining_s(request: pb.StepRequest | pb.CompensateRequest, waited_s: float) -> float | None:
-    """What is left of the caller's time after the call has waited here."""
+def _request(call: pb.SessionCall) -> pb.StepRequest | pb.CompensateRequest:
+    return call.step if call.HasField("step") else call.compensate
+
+
+def _answer(call: pb.SessionCall, result: common_pb2.StepOutcome | CallError) -> pb.SessionAnswer:
+    if not isinstance(result, CallError):
+        return pb.SessionAnswer(call_id=call.call_id, outcome=result)
+    failed = pb.SessionError(code=result.code.value[0], message=result.message)
+    if result.retry_after_s is not None:
+        failed.retry_after.FromNanoseconds(round(result.retry_after_s * 1e9))
+    return pb.SessionAnswer(call_id=call.call_id, error=failed)
+
+
+def _deadline(call: pb.SessionCall, came_s: float) -> float | None:
+    """When the caller's time is over, which began when the call came."""
+    request = _request(call)
     if not request.HasField("remaining_time"):
         return None
-    return max(0.0, request.remaining_time.seconds + request.remaining_time.nanos / 1e9 - waited_s)
+    return came_s + request.remaining_time.seconds + request.remaining_time.nanos / 1e9
