@@ -8,7 +8,7 @@ PACKAGES := sagad sagad_server sagad_participant sagad_examples sagad_client ben
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo run test test-redis test-kafka test-chaos test-chaos-kafka faults simulate mutants check bench generate baseline fmt constraints clean
+.PHONY: help demo run test test-redis test-kafka test-chaos test-chaos-kafka faults simulate mutants check bench profile generate baseline fmt constraints clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /\1\t/' | expand -t 14
@@ -57,6 +57,9 @@ check: .venv-dev/.stamp ## lint, format, types, import rules, contract, generate
 
 bench: .venv/.stamp ## sagas/s, latency and CPU beside the barest durable write path
 	.venv/bin/python -m bench $(ARGS)
+
+profile: .venv-dev/.stamp ## a flame graph of the coordinator in bench/out; MODE=unary-64 chooses
+	$(DEV)/python -m bench profile --mode $(or $(MODE),unary-64) $(ARGS)
 
 generate: .venv-dev/.stamp ## Python from the .proto files, and the made parts of docs/
 	$(DEV)/python tools/generate.py

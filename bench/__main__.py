@@ -36,7 +36,7 @@ async def compare_modes(modes: list[str], rounds: int, seconds: float, dsn: str 
 
 async def profile_mode(mode: str, subject: str, seconds: float, dsn: str | None) -> None:
     with postgres(dsn) as server:
-        print(await profile(SUBJECTS[subject], MODES[mode], seconds, server))
+        print(await profile(SUBJECTS[subject], mode, MODES[mode], seconds, server))
 
 
 @app.default
@@ -69,7 +69,10 @@ def bench(
 def profile_command(
     *, mode: str = "unary-64", subject: Literal["floor", "sagad"] = "sagad", seconds: float = 8, dsn: str | None = None
 ) -> None:
-    """Prints the functions of the coordinator that take most of its time; needs py-spy and the right to trace."""
+    """Draws a flame graph of the coordinator in bench/out/MODE.svg, and prints what takes most of its time.
+
+    Needs py-spy, and the right to trace.
+    """
     check_modes([mode])
     asyncio.run(profile_mode(mode, subject, seconds, dsn))
 

@@ -258,15 +258,17 @@ async def run_coordinator(dsn: str, participant_port: int, steps: Sequence[str],
 
 
 @app.command
-def coordinator(*, dsn: str, participant_port: int, refuse: bool = False, sessions: bool = False) -> None:
+def coordinator(
+    *, dsn: str, participant_port: int, refuse: bool = False, five: bool = False, sessions: bool = False
+) -> None:
     """Runs the coordinator on an empty database.
 
-    With --refuse the third of the three steps is refused. With --sessions the calls go in batches on one stream, on
-    which the participant refuses nothing.
+    There are three steps, with --five as many. With --refuse the last one is refused. With --sessions the calls go in
+    batches on one stream, on which the participant refuses nothing.
     """
     if refuse and sessions:
         raise SystemExit("--refuse and --sessions do not go together")
-    steps = ("reserve", "charge", "refuse" if refuse else "ship")
+    steps = ("reserve", "charge", *("insure", "pack") * five, "refuse" if refuse else "ship")
     uvloop.run(run_coordinator(dsn, participant_port, steps, sessions))
 
 

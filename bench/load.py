@@ -154,22 +154,23 @@ async def run_stream(start_many: StartMany, clients: int, clock: Clock) -> None:
 
 
 async def run(
-    target: Literal["floor", "sagad"], port: int, clients: int, seconds: float, refuse: bool, stream: bool
+    target: Literal["floor", "sagad"], port: int, clients: int, seconds: float, definition_id: str, stream: bool
 ) -> None:
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
-        start, start_many = starters(target, channel, refuse)
+        start, start_many = starters(target, channel, definition_id)
         clock = Clock(seconds)
         await (run_stream(start_many, clients, clock) if stream else run_clients(start, clients, clock))
         print(json.dumps(clock.figures()))
 
 
-def starters(target: Literal["floor", "sagad"], channel: grpc.aio.Channel, refuse: bool) -> tuple[Start, StartMany]:
+def starters(
+    target: Literal["floor", "sagad"], channel: grpc.aio.Channel, definition_id: str
+) -> tuple[Start, StartMany]:
     if target == "floor":
         return floor_start(channel), floor_start_many(channel)
-    if refuse:
-        sagad = Sagad(channel, "bench-refused", saga_pb2.SAGA_STATE_COMPENSATED)
-    else:
-        sagad = Sagad(channel, "bench", saga_pb2.SAGA_STATE_SUCCEEDED)
+    refused = definition_id == "bench-refused"
+    end = saga_pb2.SAGA_STATE_COMPENSATED if refused else saga_pb2.SAGA_STATE_SUCCEEDED
+    sagad = Sagad(channel, definition_id, end)
     return sagad.start, sagad.start_many
 
 
@@ -180,10 +181,10 @@ def main(
     port: int,
     clients: int,
     seconds: float,
-    refuse: bool = False,
+    definition_id: str = "bench",
     stream: bool = False,
 ) -> None:
-    uvloop.run(run(target, port, clients, seconds, refuse, stream))
+    uvloop.run(run(target, port, clients, seconds, definition_id, stream))
 
 
 if __name__ == "__main__":

@@ -53,4 +53,4 @@ async def load(running: Running, mode: Mode, seconds: float) -> dict[str, float]
 
 async def _spent(running: Running, postmaster: int) -> tuple[float, float, float, int]:
     commits = await running.commits()
-    return cpu_s(running.coordinator_pid), tree_cpu_s(postmaster), cpu_s(running.participant_pid), commits
+    return tree_cpu_s(running.coordinator_pid), tree_cpu_s(postmaster), cpu_s(running.participant_pid), commits

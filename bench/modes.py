@@ -14,10 +14,18 @@ class Mode:
     """The participant takes its calls in batches on one stream."""
     stream: bool = False
     """All the clients' starts go by one stream."""
+    graph: bool = False
+    """Five steps, of which three run side by side; the floor has as many in a chain."""
+    workers: int = 1
+    """Processes of sagad; the floor has one."""
 
     def options(self) -> list[str]:
         """As bench.load takes them."""
-        return ["--clients", str(self.clients), *["--refuse"] * self.refuse, *["--stream"] * self.stream]
+        return ["--clients", str(self.clients), *["--stream"] * self.stream, "--definition-id", self.definition_id]
+
+    @property
+    def definition_id(self) -> str:
+        return "bench-refused" if self.refuse else "bench-graph" if self.graph else "bench"
 
 
 MODES = {
@@ -25,6 +33,8 @@ MODES = {
     "unary-64": Mode(clients=64),
     "unary-256": Mode(clients=256),
     "compensated-64": Mode(clients=64, refuse=True),
+    "parallel-64": Mode(clients=64, graph=True),
+    "workers-2": Mode(clients=64, workers=2),
     "session-64": Mode(clients=64, sessions=True),
     "session-256": Mode(clients=256, sessions=True),
     "stream-2000": Mode(clients=2000, sessions=True, stream=True),

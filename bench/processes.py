@@ -14,6 +14,7 @@ READY_WITHIN_S = 30.0
 STOP_WITHIN_S = 20.0
 TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 PYTHON = sys.executable
+OUT = Path(__file__).parent / "out"
 SAGAD = str(Path(sys.executable).with_name("sagad"))
 
 

@@ -1,6 +1,8 @@
-"""Where the coordinator's time goes: py-spy watches it under load, and the functions are added up."""
+"""Where the coordinator's time goes: py-spy watches it under load; a flame graph, and the functions added up."""
 
+import os
 import shutil
+import sys
 import tempfile
 from asyncio import create_task
 from collections import Counter
@@ -9,27 +11,35 @@ from pathlib import Path
 from bench.database import fresh_database
 from bench.measure import WARM_UP_S, load
 from bench.modes import Mode
-from bench.processes import output_of
+from bench.processes import OUT, output_of
 from bench.subjects import Subject
 
 SAMPLES_PER_S = 200
 ROWS = 40
+ATTACH_S = 1.0
+"""What py-spy needs until it has attached itself."""
 
 
-async def profile(subject: Subject, mode: Mode, seconds: float, dsn: str) -> str:
-    """Returns the functions by the share of samples spent in them. Ends the program if there is no py-spy."""
-    py_spy = shutil.which("py-spy")
+async def profile(subject: Subject, name: str, mode: Mode, seconds: float, dsn: str) -> str:
+    """Draws a flame graph of the coordinator in bench/out, and returns the functions by the share of samples in them.
+
+    Each is made of `seconds` of its own. Ends the program if there is no py-spy.
+    """
+    py_spy = shutil.which("py-spy", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
     if py_spy is None:
-        raise SystemExit("this needs py-spy on the PATH: pip install py-spy")
+        raise SystemExit("this needs py-spy: pip install py-spy")
+    OUT.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
-        stacks = Path(folder, "stacks")
+        outputs = {"raw": Path(folder, "stacks"), "flamegraph": OUT / f"{name}.svg"}
         async with fresh_database(dsn) as database, subject(database, mode) as running:
             await load(running, mode, WARM_UP_S)
-            loading = create_task(load(running, mode, seconds))
-            record = [py_spy, "record", "--format", "raw", "--rate", str(SAMPLES_PER_S), "--output", str(stacks)]
-            await output_of(*record, "--duration", str(int(seconds)), "--pid", str(running.coordinator_pid))
+            loading = create_task(load(running, mode, (seconds + ATTACH_S) * len(outputs)))
+            for form, path in outputs.items():
+                record = [py_spy, "record", "--subprocesses", "--format", form, "--rate", str(SAMPLES_PER_S)]
+                record += ["--duration", str(int(seconds)), "--output", str(path)]
+                await output_of(*record, "--pid", str(running.coordinator_pid))
             await loading
-        return summarize(stacks.read_text())
+        return f"{summarize(outputs['raw'].read_text())}\n\nflame graph: {outputs['flamegraph']}"
 
 
 def summarize(stacks: str) -> str:

@@ -4,7 +4,6 @@ import json
 import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -13,8 +12,9 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.measure import Figures
+from bench.processes import OUT
 
-LATEST = Path(__file__).parent / "out" / "latest.json"
+LATEST = OUT / "latest.json"
 TABLE_WIDTH = 120
 
 
@@ -48,9 +48,7 @@ def write_json(comparisons: dict[str, Comparison], rounds: int, seconds: float) 
 
 
 def print_table(comparisons: dict[str, Comparison]) -> None:
-    table = Table(
-        title="Three-step sagas, from start to end. CPU in us a saga; medians of the rounds.", box=SIMPLE_HEAD
-    )
+    table = Table(title="Sagas, from start to end. CPU in us a saga; medians of the rounds.", box=SIMPLE_HEAD)
     for column in ("mode", "of"):
         table.add_column(column, no_wrap=True)
     for column in ("sagas/s", "p50 ms", "p99 ms", "coordinator", "PostgreSQL", "participant", "commits/saga", "ratio"):
