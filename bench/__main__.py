@@ -11,7 +11,12 @@ from bench.database import postgres, postmaster_pid
 from bench.measure import Figures, measure
 from bench.modes import MODES
 from bench.profile import profile
-from bench.report import compare, print_table, write_json
+from bench.recovery import recovery
+from bench.report import columns, compare, print_rows, print_table, write_json
+from bench.size import size
+from bench.sleepers import sleepers
+from bench.sustained import sustained
+from bench.watch import watch
 
 app = App(name="bench", help="Measures sagad beside the barest durable write path, in alternating runs.")
 
@@ -75,6 +80,47 @@ def profile_command(
     """
     check_modes([mode])
     asyncio.run(profile_mode(mode, subject, seconds, dsn))
+
+
+@app.command(name="watch")
+def watch_command(*, watchers: str = "1,100,1000", seconds: float = 8, dsn: str | None = None) -> None:
+    """Watchers of one share each of the sagas: how soon they hear of transitions, and what they cost."""
+    counts = [int(count) for count in watchers.split(",")]
+    with postgres(dsn) as server:
+        print_rows("watch", [asyncio.run(watch(server, count, seconds)) for count in counts])
+
+
+@app.command(name="recovery")
+def recovery_command(*, sagas: int = 20_000, dsn: str | None = None) -> None:
+    """A node is killed with so many sagas in flight: how soon it, started again, or two others have ended them."""
+    with postgres(dsn) as server:
+        print_rows("recovery", [asyncio.run(recovery(server, sagas, others)) for others in (0, 2)])
+
+
+@app.command(name="sleepers")
+def sleepers_command(
+    *, sagas: int = 1_000_000, woken: int = 4_000, per_s: float = 200, seconds: float = 8, dsn: str | None = None
+) -> None:
+    """So many sagas that sleep: its memory, and how late WOKEN more are that are due at PER-S, or at once."""
+    with postgres(dsn) as server:
+        row = asyncio.run(sleepers(server, sagas, woken, per_s, seconds))
+    print_rows("sleepers", columns(row))
+
+
+@app.command(name="sustained")
+def sustained_command(*, mode: str = "unary-64", minutes: float = 5, dsn: str | None = None) -> None:
+    """One mode for minutes: latencies and memory over time."""
+    check_modes([mode])
+    with postgres(dsn) as server:
+        print_rows("sustained", asyncio.run(sustained(server, MODES[mode], minutes)))
+
+
+@app.command(name="size")
+def size_command(*, sagas: int = 1_000_000, seconds: float = 8, dsn: str | None = None) -> None:
+    """So many ended sagas in the tables: throughput, and the medians of reads. 10 million take some 30 GB of disk."""
+    with postgres(dsn) as server:
+        row = asyncio.run(size(server, sagas, seconds))
+    print_rows("size", columns(row))
 
 
 def check_modes(names: list[str]) -> None:

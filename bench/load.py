@@ -56,10 +56,13 @@ def floor_start_many(channel: grpc.aio.Channel) -> StartMany:
 class Sagad:
     """Starts sagas of one definition, and expects each to end in one state."""
 
-    def __init__(self, channel: grpc.aio.Channel, definition_id: str, end: saga_pb2.SagaState.ValueType) -> None:
+    def __init__(
+        self, channel: grpc.aio.Channel, definition_id: str, end: saga_pb2.SagaState.ValueType, watchers: int
+    ) -> None:
         self._stub: rpc.SagaServiceAsyncStub = rpc.SagaServiceStub(channel)
         self._definition_id = definition_id
         self._end = end
+        self._watchers = watchers
         self._order = common_pb2.Payload(json=json_format.ParseDict(ORDER, struct_pb2.Value()))
 
     async def start(self, saga_id: str) -> None:
@@ -78,7 +81,11 @@ class Sagad:
             yield [result.saga_id for result in response.results]
 
     def _request(self, saga_id: str) -> pb.StartSagaRequest:
-        return pb.StartSagaRequest(saga_id=saga_id, definition_id=self._definition_id, input=self._order, wait=True)
+        request = pb.StartSagaRequest(saga_id=saga_id, definition_id=self._definition_id, input=self._order, wait=True)
+        if self._watchers:
+            number = int(saga_id.rpartition("-")[2])
+            request.labels["watcher"] = str(number % self._watchers)
+        return request
 
     def _check(self, saga: saga_pb2.Saga) -> None:
         if saga.state != self._end:
@@ -154,23 +161,29 @@ async def run_stream(start_many: StartMany, clients: int, clock: Clock) -> None:
 
 
 async def run(
-    target: Literal["floor", "sagad"], port: int, clients: int, seconds: float, definition_id: str, stream: bool
+    target: Literal["floor", "sagad"],
+    port: int,
+    clients: int,
+    seconds: float,
+    definition_id: str,
+    stream: bool,
+    watchers: int,
 ) -> None:
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
-        start, start_many = starters(target, channel, definition_id)
+        start, start_many = starters(target, channel, definition_id, watchers)
         clock = Clock(seconds)
         await (run_stream(start_many, clients, clock) if stream else run_clients(start, clients, clock))
         print(json.dumps(clock.figures()))
 
 
 def starters(
-    target: Literal["floor", "sagad"], channel: grpc.aio.Channel, definition_id: str
+    target: Literal["floor", "sagad"], channel: grpc.aio.Channel, definition_id: str, watchers: int
 ) -> tuple[Start, StartMany]:
     if target == "floor":
         return floor_start(channel), floor_start_many(channel)
     refused = definition_id == "bench-refused"
     end = saga_pb2.SAGA_STATE_COMPENSATED if refused else saga_pb2.SAGA_STATE_SUCCEEDED
-    sagad = Sagad(channel, definition_id, end)
+    sagad = Sagad(channel, definition_id, end, watchers)
     return sagad.start, sagad.start_many
 
 
@@ -183,8 +196,9 @@ def main(
     seconds: float,
     definition_id: str = "bench",
     stream: bool = False,
+    watchers: int = 0,
 ) -> None:
-    uvloop.run(run(target, port, clients, seconds, definition_id, stream))
+    uvloop.run(run(target, port, clients, seconds, definition_id, stream, watchers))
 
 
 if __name__ == "__main__":

@@ -18,10 +18,13 @@ class Mode:
     """Five steps, of which three run side by side; the floor has as many in a chain."""
     workers: int = 1
     """Processes of sagad; the floor has one."""
+    watchers: int = 0
+    """Each saga of sagad has the label `watcher`, one of so many values in turn."""
 
     def options(self) -> list[str]:
         """As bench.load takes them."""
-        return ["--clients", str(self.clients), *["--stream"] * self.stream, "--definition-id", self.definition_id]
+        options = ["--clients", str(self.clients), "--definition-id", self.definition_id]
+        return [*options, "--watchers", str(self.watchers), *["--stream"] * self.stream]
 
     @property
     def definition_id(self) -> str:

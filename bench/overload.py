@@ -6,7 +6,6 @@ import json
 import os
 import time
 from collections import Counter
-from pathlib import Path
 from typing import Any
 
 import grpc.aio
@@ -19,7 +18,8 @@ from bench.database import fresh_database, postgres
 from bench.load import ORDER
 from bench.measure import load
 from bench.modes import Mode
-from bench.processes import PYTHON, cpu_s, output_of
+from bench.processes import PYTHON, cpu_s, output_of, rss_mib
+from bench.report import percentile_ms
 from bench.subjects import Running, sagad
 from sagad.v1 import common_pb2
 from sagad.v1 import saga_service_pb2 as pb
@@ -75,15 +75,11 @@ async def arrive(channel: grpc.aio.Channel, per_s: float, seconds: float) -> dic
         "arrived_per_s": started / took,
         "ended_per_s": in_time[True] / seconds,
         "codes": codes,
-        "accepted_ms": [_percentile_ms(accepted_s, share) for share in (0.5, 0.99, 1.0)],
-        "refused_ms": [_percentile_ms(refused_s, share) for share in (0.5, 0.99, 1.0)],
+        "accepted_ms": [percentile_ms(accepted_s, share) for share in (0.5, 0.99, 1.0)],
+        "refused_ms": [percentile_ms(refused_s, share) for share in (0.5, 0.99, 1.0)],
         "settled_s": time.monotonic() - began - took,
         "load_cpu": time.process_time() / took,
     }
-
-
-def _percentile_ms(ordered: list[float], share: float) -> float:
-    return ordered[int((len(ordered) - 1) * share)] * 1e3 if ordered else 0.0
 
 
 @app.command
@@ -99,18 +95,17 @@ def arrivals(*, port: int, per_s: float, seconds: float) -> None:
 
 async def watch(running: Running, until: asyncio.Event) -> dict[str, float]:
     """The server's memory, and how long a health check takes at most, sampled till the end."""
-    rss_mib, health_s = 0.0, list[float]()
+    most_mib, health_s = 0.0, list[float]()
     async with grpc.aio.insecure_channel(f"127.0.0.1:{running.port}") as channel:
         stub = health_pb2_grpc.HealthStub(channel)
         while not until.is_set():
-            pages = int(Path(f"/proc/{running.coordinator_pid}/statm").read_text().split()[1])
-            rss_mib = max(rss_mib, pages * os.sysconf("SC_PAGE_SIZE") / 2**20)
+            most_mib = max(most_mib, rss_mib(running.coordinator_pid))
             began = time.monotonic()
             await stub.Check(health_pb2.HealthCheckRequest(), timeout=60)
             health_s.append(time.monotonic() - began)
             await asyncio.sleep(0.2)
     health_s.sort()
-    return {"rss_mib": rss_mib, "health_p50_ms": _percentile_ms(health_s, 0.5), "health_max_ms": health_s[-1] * 1e3}
+    return {"rss_mib": most_mib, "health_p50_ms": percentile_ms(health_s, 0.5), "health_max_ms": health_s[-1] * 1e3}
 
 
 async def measure(dsn: str, times: float, clients: int, seconds: float) -> dict[str, Any]:

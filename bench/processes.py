@@ -84,6 +84,12 @@ def tree_cpu_s(pid: int) -> float:
     return total
 
 
+def rss_mib(pid: int) -> float:
+    """Memory of a process that is resident."""
+    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
 def _stat(pid: int) -> list[int]:
     """The fields of /proc/PID/stat (see proc(5)) after the name; the state, a letter, becomes 0."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from statistics import median
 from typing import Any
@@ -57,6 +57,32 @@ def print_table(comparisons: dict[str, Comparison]) -> None:
         table.add_row(name, "floor", *_cells(comparison.floor), "")
         table.add_row("", "sagad", *_cells(comparison.sagad), f"{comparison.floor_ratio:.2f}", end_section=True)
     Console(width=TABLE_WIDTH).print(table)
+
+
+def percentile_ms(ordered_s: Sequence[float], share: float) -> float:
+    """That of seconds in ascending order; 0 if there are none."""
+    return ordered_s[int((len(ordered_s) - 1) * share)] * 1e3 if ordered_s else 0.0
+
+
+def print_rows(name: str, rows: Sequence[Mapping[str, float | str]]) -> None:
+    """Prints a table and writes bench/out/NAME.json. All rows have the columns of the first."""
+    OUT.mkdir(exist_ok=True)
+    OUT.joinpath(f"{name}.json").write_text(json.dumps(rows, indent=2) + "\n")
+    table = Table(title=name, box=SIMPLE_HEAD)
+    for column in rows[0]:
+        table.add_column(column.replace("_", " "), justify="right")
+    for row in rows:
+        table.add_row(*(value if isinstance(value, str) else f"{value:,.{_places(value)}f}" for value in row.values()))
+    Console(width=TABLE_WIDTH).print(table)
+
+
+def columns(row: Mapping[str, float | str]) -> list[dict[str, float | str]]:
+    """One row of many columns, as rows of a figure each."""
+    return [{"figure": name.replace("_", " "), "value": value} for name, value in row.items()]
+
+
+def _places(value: float) -> int:
+    return 0 if value == int(value) or abs(value) >= 100 else 2
 
 
 def _cells(figures: Figures) -> list[str]:

@@ -1,0 +1,84 @@
+"""Size: what the ended sagas in the tables cost those that run and those that look."""
+
+import random
+import time
+from collections.abc import Awaitable, Callable
+
+import asyncpg
+import grpc.aio
+from google.protobuf import timestamp_pb2
+
+from bench.backlog import start_all, until_none
+from bench.database import fresh_database
+from bench.fill import fill
+from bench.measure import WARM_UP_S, load
+from bench.modes import Mode
+from bench.report import percentile_ms
+from bench.subjects import sagad
+from sagad.v1 import saga_pb2
+from sagad.v1 import saga_service_pb2 as pb
+from sagad.v1 import saga_service_pb2_grpc as rpc
+
+MODE = Mode(clients=64)
+TEMPLATES = 20
+READS = 200
+WITHIN_S = 60.0
+
+
+async def size(dsn: str, sagas: int, seconds: float) -> dict[str, float | str]:
+    """Throughput before and after the tables are filled, and the medians of reads, in ms."""
+    async with fresh_database(dsn) as database, sagad(database, MODE) as running:
+        await load(running, MODE, WARM_UP_S)
+        empty = await load(running, MODE, seconds)
+        succeeded = [f"template-{number}" for number in range(TEMPLATES)]
+        await start_all(running.port, "bench", succeeded[1:])
+        await start_all(running.port, "bench-refused", succeeded[:1])
+        connection = await asyncpg.connect(database)
+        try:
+            await until_none(connection, "state IN (1, 2)", WITHIN_S)
+        finally:
+            await connection.close()
+        await fill(database, sagas, lambda done: print(f"{done:,} sagas", flush=True))
+        await load(running, MODE, WARM_UP_S)
+        full = await load(running, MODE, seconds)
+        reads = await read(running.port, sagas)
+    return {"ended": sagas, "per_s_empty": empty["per_s"], "per_s": full["per_s"], **reads}
+
+
+async def read(port: int, sagas: int) -> dict[str, float]:
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+        stub: rpc.SagaServiceAsyncStub = rpc.SagaServiceStub(channel)
+
+        async def get() -> None:
+            await stub.GetSaga(pb.GetSagaRequest(saga_id=f"fill-{random.randrange(sagas):012d}"))
+
+        medians = {"get_ms": await median_ms(get)}
+        for name, saga_filter in filters(sagas).items():
+
+            async def page(chosen: saga_pb2.SagaFilter = saga_filter) -> None:
+                await stub.ListSagas(pb.ListSagasRequest(filter=chosen))
+
+            medians[f"{name}_ms"] = await median_ms(page)
+        return medians
+
+
+def filters(sagas: int) -> dict[str, saga_pb2.SagaFilter]:
+    hour_ago = timestamp_pb2.Timestamp(seconds=int(time.time()) - 3600)
+    return {
+        "all": saga_pb2.SagaFilter(),
+        "state": saga_pb2.SagaFilter(states=[saga_pb2.SAGA_STATE_COMPENSATED]),
+        "definition": saga_pb2.SagaFilter(definition_id="bench-refused"),
+        "order": saga_pb2.SagaFilter(labels={"order": str(sagas // 2)}),
+        "region": saga_pb2.SagaFilter(labels={"region": "1"}),
+        "create_time": saga_pb2.SagaFilter(create_time_max=hour_ago),
+        "end_time": saga_pb2.SagaFilter(end_time_max=hour_ago),
+    }
+
+
+async def median_ms(read_once: Callable[[], Awaitable[None]]) -> float:
+    took_s = []
+    for _ in range(READS):
+        began = time.monotonic()
+        await read_once()
+        took_s.append(time.monotonic() - began)
+    return percentile_ms(sorted(took_s), 0.5)
