@@ -1,9 +1,9 @@
 """Where the coordinator's time goes: py-spy watches it under load; a flame graph, and the functions added up."""
 
 import os
+import re
 import shutil
 import sys
-import tempfile
 from asyncio import create_task
 from collections import Counter
 from pathlib import Path
@@ -16,6 +16,8 @@ from bench.subjects import Subject
 
 SAMPLES_PER_S = 200
 ROWS = 40
+UNIMPORTANT = re.compile(r"^0x[0-9a-f]+ |:\d+(?=\)$)")
+"""The address of a function without a name, of which the library remains; the line."""
 ATTACH_S = 1.0
 """What py-spy needs until it has attached itself."""
 
@@ -29,17 +31,25 @@ async def profile(subject: Subject, name: str, mode: Mode, seconds: float, dsn: 
     if py_spy is None:
         raise SystemExit("this needs py-spy: pip install py-spy")
     OUT.mkdir(exist_ok=True)
-    with tempfile.TemporaryDirectory() as folder:
-        outputs = {"raw": Path(folder, "stacks"), "flamegraph": OUT / f"{name}.svg"}
-        async with fresh_database(dsn) as database, subject(database, mode) as running:
-            await load(running, mode, WARM_UP_S)
-            loading = create_task(load(running, mode, (seconds + ATTACH_S) * len(outputs)))
-            for form, path in outputs.items():
-                record = [py_spy, "record", "--subprocesses", "--format", form, "--rate", str(SAMPLES_PER_S)]
-                record += ["--duration", str(int(seconds)), "--output", str(path)]
-                await output_of(*record, "--pid", str(running.coordinator_pid))
-            await loading
-        return f"{summarize(outputs['raw'].read_text())}\n\nflame graph: {outputs['flamegraph']}"
+    outputs = {"raw": OUT / f"{name}.stacks", "flamegraph": OUT / f"{name}.svg"}
+    async with fresh_database(dsn) as database, subject(database, mode) as running:
+        await load(running, mode, WARM_UP_S)
+        loading = create_task(load(running, mode, (seconds + ATTACH_S) * len(outputs)))
+        for form, path in outputs.items():
+            record = [
+                py_spy,
+                "record",
+                "--subprocesses",
+                "--native",
+                "--format",
+                form,
+                "--rate",
+                str(SAMPLES_PER_S),
+            ]
+            record += ["--duration", str(int(seconds)), "--output", str(path)]
+            await output_of(*record, "--pid", str(running.coordinator_pid))
+        await loading
+    return f"{summarize(outputs['raw'].read_text())}\n\nflame graph: {outputs['flamegraph']}"
 
 
 def summarize(stacks: str) -> str:
@@ -48,7 +58,7 @@ def summarize(stacks: str) -> str:
     total: Counter[str] = Counter()
     for line in stacks.splitlines():
         frames, _, count = line.rpartition(" ")
-        names = [frame.rpartition(":")[0] + ")" for frame in frames.split(";")]
+        names = [UNIMPORTANT.sub("", frame) for frame in frames.split(";")]
         own[names[-1]] += int(count)
         for name in set(names):
             total[name] += int(count)

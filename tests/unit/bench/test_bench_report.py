@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from bench import report
+from bench import load, report
 from bench.measure import Figures
+from bench.modes import MODES
 from bench.profile import summarize
 
 
@@ -46,3 +47,33 @@ def test_the_latest_figures_are_written_by_mode(tmp_path: Path, monkeypatch: pyt
 def test_a_profile_counts_a_recursive_function_once_a_sample() -> None:
     table = summarize("run (app.py:1);walk (tree.py:5);walk (tree.py:9) 3\nrun (app.py:2) 1\n")
     assert table.splitlines()[1:] == [" 75.0%  75.0%  walk (tree.py)", " 25.0% 100.0%  run (app.py)"]
+
+
+def test_a_profile_adds_up_native_functions_without_a_name_by_their_library() -> None:
+    table = summarize(
+        "run (app.py:1);0x7f01 (cygrpc.so) 1\nrun (app.py:1);0x7f02 (cygrpc.so) 1\nrun (app.py:1);read (libc.so.6) 2\n"
+    )
+    assert table.splitlines()[1:] == [" 50.0%  50.0%  (cygrpc.so)", " 50.0%  50.0%  read (libc.so.6)"]
+
+
+def test_percentiles_are_of_what_was_measured_and_none_of_nothing() -> None:
+    assert [report.percentile_ms([0.001, 0.002, 0.003], share) for share in (0, 0.5, 1)] == [1, 2, 3]
+    assert report.percentile_ms([], 0.5) == 0
+
+
+def test_rows_are_a_table_and_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(report, "OUT", tmp_path / "out")
+    rows = report.columns({"rss_mib": 81.25, "ended": 20_000})
+    report.print_rows("size", rows)
+    assert json.loads((tmp_path / "out" / "size.json").read_text()) == rows
+    printed = capsys.readouterr().out
+    assert all(text in printed for text in ("rss mib", "81.25", "20,000"))
+
+
+@pytest.mark.parametrize("name", MODES)
+def test_the_load_takes_the_options_of_each_mode(name: str) -> None:
+    options = MODES[name].options()
+    command, bound, *_ = load.app.parse_args(["sagad", "--port", "1", "--seconds", "1", *options], exit_on_error=False)
+    assert (command, bound.kwargs["clients"]) == (load.main, MODES[name].clients)
