@@ -14,7 +14,7 @@ from bench.modes import Mode
 from bench.processes import OUT, output_of
 from bench.subjects import Subject
 
-SAMPLES_PER_S = 200
+OPTIONS = ("--subprocesses", "--native", "--rate", "200")
 ROWS = 40
 UNIMPORTANT = re.compile(r"^0x[0-9a-f]+ |:\d+(?=\)$)")
 """The address of a function without a name, of which the library remains; the line."""
@@ -36,18 +36,9 @@ async def profile(subject: Subject, name: str, mode: Mode, seconds: float, dsn: 
         await load(running, mode, WARM_UP_S)
         loading = create_task(load(running, mode, (seconds + ATTACH_S) * len(outputs)))
         for form, path in outputs.items():
-            record = [
-                py_spy,
-                "record",
-                "--subprocesses",
-                "--native",
-                "--format",
-                form,
-                "--rate",
-                str(SAMPLES_PER_S),
-            ]
-            record += ["--duration", str(int(seconds)), "--output", str(path)]
-            await output_of(*record, "--pid", str(running.coordinator_pid))
+            command = [py_spy, "record", *OPTIONS, "--duration", str(int(seconds)), "--format", form]
+            command += ["--output", str(path), "--pid", str(running.coordinator_pid)]
+            await output_of(*command)
         await loading
     return f"{summarize(outputs['raw'].read_text())}\n\nflame graph: {outputs['flamegraph']}"
 
