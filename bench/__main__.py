@@ -117,7 +117,7 @@ def sustained_command(*, mode: str = "unary-64", minutes: float = 5, dsn: str | 
 
 @app.command(name="size")
 def size_command(*, sagas: int = 1_000_000, seconds: float = 8, dsn: str | None = None) -> None:
-    """So many ended sagas in the tables: throughput, and the medians of reads. 10 million take some 30 GB of disk."""
+    """So many ended sagas in the tables: throughput, and the medians of reads."""
     with postgres(dsn) as server:
         row = asyncio.run(size(server, sagas, seconds))
     print_rows("size", columns(row))
