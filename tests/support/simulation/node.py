@@ -217,7 +217,7 @@ class SimulatedNode:
         self._world.note("durable", self.name, saga.saga_id, event.revision, event.cause.name, event.state.name)
 
     def attempt_ended(self, call: Call, outcome: Outcome, seconds: float) -> None:
-        """The world has seen it already."""
+        """The transport of this world does not tell."""
 
     def committed(self, writes: int, seconds: float) -> None:
         """Nothing that the database does not know better."""

@@ -1,13 +1,10 @@
 """The way from one node to the participants: calls arrive late, twice, in another order, or not at all."""
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from sagad_server.domain.inputs import NotSent, Outcome, Pending, Success
 from sagad_server.engine.ports import Call
-from support.definitions import PARTICIPANTS
 from support.play import TIMED_OUT, code
-from support.simulation.links import SimulatedLink
 from support.simulation.participants import CRASHED
 
 if TYPE_CHECKING:
@@ -21,27 +18,16 @@ class SimulatedTransport:
     def __init__(self, world: "SimulatedWorld", node: "SimulatedNode") -> None:
         self._world = world
         self._node = node
-        self.open: dict[int, Callable[[Call, Outcome], None]] = {}
-        """What hears of the end of each."""
+        self.open: dict[int, Call] = {}
         self.draining = False
-        by_session = [name for name in PARTICIPANTS if world.chance.random() < 0.5]
-        self._links = {name: SimulatedLink(world, node, name, self.hand_over) for name in by_session}
 
     def send(self, call: Call) -> None:
         world, node = self._world, self._node
         if self.draining or world.sky.strikes("not_sent"):
             world.loop.call_soon(node.gate, call.on_outcome, call, NotSent("not now"))
             return
-        if call.participant in self._links:
-            self._links[call.participant].dispatcher.send(call)
-        else:
-            self.hand_over(call, call.on_outcome)
-
-    def hand_over(self, call: Call, ended: Callable[[Call, Outcome], None]) -> None:
-        """As a call of its own."""
-        world, node = self._world, self._node
         world.dispatched(node, call)
-        self.open[id(call)] = ended
+        self.open[id(call)] = call
         sky = world.sky
         assert call.timeout_ms is not None, "every step of this world has its own"
         node.clock.call_at(node.clock.monotonic() + call.timeout_ms / 1000, lambda: self._answer(call, TIMED_OUT))
@@ -50,8 +36,6 @@ class SimulatedTransport:
 
     async def drain(self) -> None:
         self.draining = True
-        for link in self._links.values():
-            link.dispatcher.drain()
 
     def _deliver(self, call: Call, *, again: bool, heard: bool) -> None:
         """`again`: something on the way sends it once more, unless it was definitely refused. Only the first answer is
@@ -76,10 +60,9 @@ class SimulatedTransport:
         world.loop.call_later(delay_s, arrive)
 
     def _answer(self, call: Call, outcome: Outcome) -> None:
-        ended = self.open.pop(id(call), None)
-        if ended is not None:
+        if self.open.pop(id(call), None) is not None:
             self._world.note("answered", self._node.name, call.key[1], call.step, call.attempt, _word(outcome))
-            ended(call, outcome)
+            call.on_outcome(call, outcome)
 
 
 def _word(outcome: Outcome | None) -> str:

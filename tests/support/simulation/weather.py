@@ -16,7 +16,6 @@ _MOST = {
     "late_call": 0.25,
     "doubled_call": 0.1,
     "lost_answer": 0.15,
-    "broken_session": 0.05,
     "turned_away": 0.12,
     "hang": 0.06,
     "refuse": 0.12,
