@@ -1,6 +1,7 @@
 """Calls on one stream: frames out, answers in, each call's time. No I/O: `link` moves the frames."""
 
 import heapq
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import grpc
@@ -39,6 +40,8 @@ class Session:
     def __init__(self, dispatcher: Dispatcher, clock: Clock) -> None:
         self.closing = False
         """The participant stops: nothing is handed over any more."""
+        self.on_over: Callable[[], None] = lambda: None
+        """Called when it closes and its last call has ended: there is nothing to wait for."""
         self._dispatcher = dispatcher
         self._clock = clock
         self._open: dict[int, _HandedOver] = {}
@@ -78,7 +81,9 @@ class Session:
 
     def receive(self, response: SessionResponse) -> None:
         """Ends the calls that are answered."""
-        self.closing = self.closing or response.closing
+        if response.closing:
+            self.closing = True
+            self._put_back()
         now_s = self._clock.monotonic()
         for answer in response.answers:
             if answer.call_id in self._open:
@@ -95,17 +100,18 @@ class Session:
         now_s = self._clock.monotonic()
         for call_id in list(self._open):
             self._end(call_id, failed, now_s)
-        if self._too_early is not None:
-            call, self._too_early = self._too_early, None
-            self._dispatcher.put_back(call)
+        self._put_back()
 
     def _next(self) -> Call | None:
         if self.closing:
             return None
+        self._put_back()  # while it waited, another node may have come to drive its saga: it is asked again
+        return self._dispatcher.take()
+
+    def _put_back(self) -> None:
         if self._too_early is not None:
             call, self._too_early = self._too_early, None
-            return call
-        return self._dispatcher.take()
+            self._dispatcher.put_back(call)
 
     def _fill(self, message: SessionCall, call: Call, timeout_s: float) -> int:
         """Writes the call down, and returns its id."""
@@ -123,6 +129,8 @@ class Session:
     def _end(self, call_id: int, outcome: Outcome, now_s: float) -> None:
         handed_over = self._open.pop(call_id)
         self._dispatcher.ended(handed_over.call, outcome, now_s - handed_over.since_s)
+        if self.closing and self.idle:
+            self.on_over()
 
     def _arm(self) -> None:
         """Sets the timer to the first deadline, unless it goes off earlier."""

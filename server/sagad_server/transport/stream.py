@@ -56,6 +56,7 @@ class Stream:
         self._too_long = too_long
         self._ready = asyncio.Event()
         self._ready.set()
+        session.on_over = self._ready.set
         self._stuck = ""
 
     def take(self) -> None:

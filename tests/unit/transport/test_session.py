@@ -252,6 +252,28 @@ def test_nothing_is_handed_over_to_a_session_that_closes() -> None:
     assert isinstance(world.outcome(1), Success)
 
 
+def test_a_call_that_waits_for_the_next_frame_of_a_session_that_closes_goes_another_way() -> None:
+    world = World()
+    world.send(1, size=200_000)
+    world.send(2, size=200_000)
+    world.session.next_frame()
+    world.session.receive(pb.SessionResponse(closing=True))
+    call = world.dispatcher.take()
+    assert call is not None
+    assert call.request.step_id == "2"
+
+
+def test_a_session_that_closes_is_over_when_the_time_of_its_last_call_is() -> None:
+    world, over = World(), list[bool]()
+    world.session.on_over = lambda: over.append(world.session.idle)
+    world.send(1)
+    world.session.next_frame()
+    world.session.receive(pb.SessionResponse(closing=True))
+    assert not over
+    world.clock.turn(STEP_TIMEOUT_S)
+    assert over == [True]
+
+
 def test_deadlines_of_ended_calls_take_no_memory() -> None:
     world = World()
     for _ in range(100):
@@ -334,6 +356,20 @@ def test_a_queued_call_that_may_not_start_any_more_is_no_attempt_and_holds_up_no
     (outcome,) = world.outcomes[1]
     assert isinstance(outcome, NotSent)
     assert not outcome.uses_retry
+    assert world.dispatcher.in_flight == 1
+
+
+def test_a_call_that_waits_for_the_next_frame_leaves_only_if_it_still_may_start() -> None:
+    world, allowed = World(), [True]
+    world.send(1, size=200_000)
+    world.send(2, size=200_000, may_start=lambda _: allowed[0])
+    world.session.next_frame()
+    allowed[0] = False
+    frame, _ = world.session.next_frame()
+    world.clock.turn(0)
+    assert not frame.calls
+    (outcome,) = world.outcomes[2]
+    assert isinstance(outcome, NotSent)
     assert world.dispatcher.in_flight == 1
 
 
