@@ -74,13 +74,13 @@ _TABLE = [
         "if saga is None:",
     ),
     Mutant(
-        "epoch not guarded", 4, "a write is guarded by the revision alone",
+        "epoch not guarded", 1, "a write is guarded by the revision alone",
         "storage.memory_database:MemoryDatabase.write",
         "(saga.row.epoch, saga.row.revision) != (write.guard_epoch, write.revision - 1)",
         "saga.row.revision != write.revision - 1",
     ),
     Mutant(
-        "event not journaled", 1, "a transition after a take-over leaves no event",
+        "event not journaled", 0, "a transition after a take-over leaves no event",
         "storage.memory_database:MemoryDatabase.write",
         "saga.append(write.cause, now, write.event, write.payload, batch_id)",
         "write.cause == EventCause.RECOVERED or saga.append(write.cause, now, write.event, write.payload, batch_id)",
@@ -99,7 +99,7 @@ _TABLE = [
         "[self._owner.written(write, self._store.database.now()) for write in writes]; writes = []",
     ),
     Mutant(
-        "stranded not sought", 3, "a claim whose answer was lost is never taken in",
+        "stranded not sought", 1, "a claim whose answer was lost is never taken in",
         "engine.recovery:Recovery._find_stranded", "sorted(missing & self._missing)", "()",
     ),
     Mutant(
@@ -116,33 +116,33 @@ _TABLE = [
         "engine.timers:Timers.arm_all", "self.arm(active, index, max(0, left_ms))", "pass",
     ),
     Mutant(
-        "lease ignored", 2, "calls are started past the lease",
+        "lease ignored", 1, "calls are started past the lease",
         "engine.calls:Calls.make", "if self._holds_lease():", "if True:",
     ),
     Mutant(
-        "sagas kept after death", 19, "a node that finds itself dead keeps its sagas",
+        "sagas kept after death", 25, "a node that finds itself dead keeps its sagas",
         "engine.engine:Engine.drop_all", "list(self.sagas.values())", "()",
     ),
     Mutant(
-        "dead node keeps acting", 10, "a node that finds itself dead takes that for a renewal",
+        "dead node keeps acting", 13, "a node that finds itself dead takes that for a renewal",
         "engine.membership:Membership._renew", "if not await self._store.renew():",
         "await self._store.renew()\n    if False:",
     ),
     Mutant(
-        "lease counted from the answer", 26, "a lease begins when the renewal is answered, not when it was sent",
+        "lease counted from the answer", 20, "a lease begins when the renewal is answered, not when it was sent",
         "engine.membership:Membership._renew", "began_s + self._lease_s", "self._clock.monotonic() + self._lease_s",
     ),
     Mutant(
-        "no patience", 0, "a node is declared dead before its lease is over",
+        "no patience", 1, "a node is declared dead before its lease is over",
         "engine.membership:Membership._observe", "self._lease_s * _PATIENCE", "self._lease_s * 0.4",
     ),
     Mutant(
-        "waiting caller told too early", 1, "a start that waits for the end is answered when the saga falls asleep",
+        "waiting caller told too early", 0, "a start that waits for the end is answered when the saga falls asleep",
         "engine.commands:Commands.start", "if wait and isinstance(answer, Snapshot) and not answer.saga.at_rest:",
         "if False:",
     ),
     Mutant(
-        "sleeper never woken", 1, "a saga that sleeps comes back for a call alone",
+        "sleeper never woken", 0, "a saga that sleeps comes back for a call alone",
         "engine.recovery:Recovery._wake_sleepers",
         "await self._claim(self._store.wake, min(batch, settings.max_sagas_in_memory - held))", "pass",
     ),
@@ -151,15 +151,15 @@ _TABLE = [
         "domain.answers:_action_ended", "step.may_have_happened = True", "pass",
     ),
     Mutant(
-        "ambiguity cleared by a refusal", 0, "a later refusal says that no earlier attempt has happened",
+        "ambiguity cleared by a refusal", 3, "a later refusal says that no earlier attempt has happened",
         "domain.answers:_action_ended", "if outcome.never_executed:", "if not outcome.ambiguous:",
     ),
     Mutant(
-        "crash forgotten", 0, "a call that was in flight at a take-over counts as not made",
+        "crash forgotten", 3, "a call that was in flight at a take-over counts as not made",
         "domain.decide:call_again", "draft.change(index).step.may_have_happened = True", "pass",
     ),
     Mutant(
-        "late answer applied", 1, "the answer of an earlier attempt settles the step",
+        "late answer applied", 0, "the answer of an earlier attempt settles the step",
         "domain.decide:_answered", " or not current", "",
     ),
     Mutant(
@@ -172,7 +172,7 @@ _TABLE = [
         "if not decide_completion(saga, what) or saga.steps[what.step].state is StepState.AWAITING_COMPLETION:",
     ),
     Mutant(
-        "deadline over the pivot", 6, "a deadline turns the saga round while its pivot is in flight",
+        "deadline over the pivot", 1, "a deadline turns the saga round while its pivot is in flight",
         "domain.saga:Saga.deadline_counts", "self.pivot_in_flight() or ", "",
     ),
     Mutant(
@@ -188,11 +188,11 @@ _TABLE = [
         "domain.saga:Saga.idempotency_key", "{self.steps[index].generation}", "{self.steps[index].attempt}",
     ),
     Mutant(
-        "new key by RetrySaga", 9, "RetrySaga gives a new key to what may have happened",
+        "new key by RetrySaga", 10, "RetrySaga gives a new key to what may have happened",
         "domain.operator:_retry_step", "if not step.may_have_happened and step.attempt:", "if step.attempt:",
     ),
     Mutant(
-        "parked step not reported", 2, "a parked saga does not say why",
+        "parked step not reported", 1, "a parked saga does not say why",
         "engine.records:parking_mask", "mask |= 1 << step.parking_reason", "pass",
     ),
     Mutant(
@@ -215,7 +215,7 @@ _TABLE = [
         "self._owner.written(writes[0], self._store.database.now())",
     ),
     Mutant(
-        "definition deleted in use", 4, "a definition is deleted while sagas name it",
+        "definition deleted in use", 0, "a definition is deleted while sagas name it",
         "storage.memory:MemoryStore.delete_definition", "raise in_use(definition_id, version)", "pass",
     ),
     Mutant(
@@ -226,6 +226,37 @@ _TABLE = [
     Mutant(
         "slow watcher loses", 0, "what a slow WatchSagas has no room for is lost",
         "engine.journal:Follower.publish", "self.since = self._rows[-1].cursor", "pass",
+    ),
+    Mutant(
+        "queued call counted with its stream", 42, "a call that waited for a frame is told of as lost with the stream",
+        "transport.session:Session.close", "self._put_back()",
+        "self._too_early and self._dispatcher.ended(self._too_early, failed, 0.0)",
+    ),
+    Mutant(
+        "handed over, and put back", 45, "what was handed over on a broken stream counts as queued",
+        "transport.session:Session.close", "self._end(call_id, failed, now_s)",
+        "self._dispatcher.put_back(self._open.pop(call_id).call)",
+    ),
+    Mutant(
+        "calls lost with their stream", 2, "a broken stream ends none of its calls",
+        "transport.session:Session.close", "self._end(call_id, failed, now_s)", "pass",
+    ),
+    Mutant(
+        "answer ended twice", 0, "a second answer ends its call again",
+        "transport.session:Session._end", "self._open.pop(call_id)", "self._open[call_id]",
+    ),
+    Mutant(
+        "no time over in a session", 12, "a call on a stream is awaited until it is answered",
+        "transport.session:Session._time_over", "self._end(call_id, over, now_s)", "pass",
+    ),
+    Mutant(
+        "lease forgotten between frames", 132, "a call that waited for a frame goes out whoever drives its saga now",
+        "transport.session:Session._next", "self._put_back()",
+        "call, self._too_early = self._too_early, None\n    if call is not None: return call",
+    ),
+    Mutant(
+        "lease ignored in the queue", 10, "a call that has waited goes out whoever drives its saga now",
+        "transport.dispatcher:Dispatcher.take", "if call.may_start(call):", "if True:",
     ),
 ]  # fmt: skip
 

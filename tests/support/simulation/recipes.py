@@ -5,7 +5,7 @@ from random import Random
 
 from sagad.v1.definition_pb2 import Definition as DefinitionMessage
 from sagad_server.domain.definition import Definition, compile_definition
-from support.definitions import definition, pivot, retriable, step
+from support.definitions import PARTICIPANTS, definition, pivot, retriable, step
 
 DEFINITION_IDS = ("chain", "pivot", "graph", "random")
 _RETRY = {"initialBackoff": "0.2s", "maxBackoff": "2s", "retryFor": "20s"}
@@ -40,7 +40,12 @@ def _fixed() -> tuple[DefinitionMessage, ...]:
 
 
 def _named(name: str, *steps: dict[str, object]) -> DefinitionMessage:
-    return definition(*({**each, **_FAST} for each in steps), definitionId=name)
+    return definition(*_spread([{**each, **_FAST} for each in steps]), definitionId=name)
+
+
+def _spread(steps: list[dict[str, object]]) -> list[dict[str, object]]:
+    """Over all participants."""
+    return [{**each, "participant": PARTICIPANTS[i % len(PARTICIPANTS)]} for i, each in enumerate(steps)]
 
 
 def definitions_of(chance: Random) -> list[DefinitionMessage]:
@@ -67,7 +72,7 @@ def random_definition(chance: Random, definition_id: str, version: str) -> Defin
             more = [name for name in _some(chance, range(i), is_chain) if name not in needed]
             steps.append(retriable(f"s{i}", *needed, *more, **_details(chance, steps if is_chain else [])))
     extra: dict[str, object] = {"timeout": "8s"} if chance.random() < 0.15 else {}
-    return definition(*steps, definitionId=definition_id, version=version, **extra)
+    return definition(*_spread(steps), definitionId=definition_id, version=version, **extra)
 
 
 def _some(chance: Random, earlier: range, is_chain: bool) -> list[str]:

@@ -13,6 +13,7 @@ from sagad_server.engine import recovery
 from sagad_server.engine.ports import Call
 from sagad_server.storage.memory_database import MOVING, MemoryDatabase, MemorySaga
 from sagad_server.storage.store import Key
+from sagad_server.transport import session
 from support.simulation.chance import ChanceRandom
 from support.simulation.checkers import check
 from support.simulation.disturbances import disturb
@@ -21,6 +22,7 @@ from support.simulation.loop import VirtualLoop
 from support.simulation.node import LEASE_S, SimulatedNode
 from support.simulation.participants import Participants
 from support.simulation.recipes import definitions_of
+from support.simulation.sessions import MAX_FRAME_BYTES
 from support.simulation.weather import Sky, Weather
 from support.simulation.workload import Workload
 from support.world import stored
@@ -66,7 +68,10 @@ class SimulatedWorld:
         try:
             self._main = loop.create_task(self._live())
             try:
-                with patch.object(recovery, "_MINIMUM", _WORTH_MOVING):
+                with (
+                    patch.object(recovery, "_MINIMUM", _WORTH_MOVING),
+                    patch.object(session, "MAX_FRAME_BYTES", MAX_FRAME_BYTES),
+                ):
                     loop.run_until_complete(self._main)
             except asyncio.CancelledError:
                 assert self._error is not None
@@ -140,6 +145,7 @@ class SimulatedWorld:
             left += [f"{node.name} holds {key[1]}" for key in engine.sagas]
             left += [f"{node.name} has {engine.calls.in_flight} calls"] if engine.calls.in_flight else []
             left += [f"{node.name} has {engine.calls.held} held calls"] if engine.calls.held else []
+            left += [f"{node.name} has calls in sessions"] if node.transport.unfinished else []
             left += [f"{node.name} has unsettled writes"] if not (engine.writer.idle and engine.writer.healthy) else []
 
     # -- nodes
