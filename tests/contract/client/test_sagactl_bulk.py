@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import fcntl
 import json
 import os
@@ -270,3 +271,33 @@ async def test_ctrl_c_while_standard_input_is_awaited_ends_the_command(peer: Cou
     assert process.returncode == 130
     assert b"interrupted before anything was started" in err
     assert peer.seen == []
+
+
+@dataclass
+class Stalling(Peer):
+    """Answers the first message, and no other."""
+
+    stalled: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def StartSagas(self, messages: Any, context: Any) -> AsyncIterator[pb.StartSagasResponse]:
+        first = True
+        async for message in messages:
+            if not first:
+                self.stalled.set()
+                await asyncio.Event().wait()
+            first = False
+            sagas = [saga_pb2.Saga(saga_id=one.saga_id) for one in message.sagas]
+            yield pb.StartSagasResponse(results=[pb.StartSagasResult(saga_id=one.saga_id, saga=one) for one in sagas])
+
+
+async def test_an_interrupted_start_of_a_file_says_how_to_go_on(tmp_path: Path) -> None:
+    async with serving(Stalling()) as peer:
+        assert isinstance(peer, Stalling)
+        file = orders(tmp_path / "orders.jsonl", 2)
+        process = await Sagactl(peer.address).spawn("start", "order", "--file", file, "--concurrency", "1")
+        async with asyncio.timeout(30):
+            await peer.stalled.wait()
+        process.send_signal(signal.SIGINT)
+        _, err = await process.communicate()
+    assert process.returncode == 130
+    assert err.decode() == "interrupted after 1 of 2 sagas; the same command again goes on\n"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import signal
@@ -309,18 +308,3 @@ async def test_a_wait_that_lapses_ends_with_3(peer: Peer, sagactl: Sagactl) -> N
     result = await sagactl("start", "order", "--wait", "--wait-timeout", "300ms")
     assert result.code == 3
     assert "it goes on" in result.err
-
-
-async def test_an_interrupted_start_of_a_file_says_how_to_go_on(peer: Peer, sagactl: Sagactl, tmp_path: Path) -> None:
-    file = tmp_path / "orders.jsonl"
-    file.write_text('{"saga_id": "a"}\n{"saga_id": "b"}\n')
-    peer.script = deque([pb.StartSagaResponse(saga=saga_pb2.Saga(saga_id="a")), Silence()])
-    process = await sagactl.spawn("start", "order", "--file", str(file), "--concurrency", "1")
-    async with asyncio.timeout(20):
-        while len(peer.requests) < 2:
-            await peer.called.wait()
-            peer.called.clear()
-    process.send_signal(signal.SIGINT)
-    _, err = await process.communicate()
-    assert process.returncode == 130
-    assert err.decode() == "interrupted after 1 of 2 sagas; the same command again goes on\n"
