@@ -1,6 +1,7 @@
 """All that leads to one participant: its channel, its dispatcher, and what carries its calls just now."""
 
 import asyncio
+from collections.abc import Iterable
 
 import grpc.aio
 import structlog
@@ -22,6 +23,7 @@ log = structlog.get_logger(__name__)
 _DESCRIBE_TIMEOUT_S = 2.0
 _PROBE_S = 1.0
 _MAX_PAUSE_S = 30.0
+_CANCEL_AGAIN_S = 0.2
 
 
 class Link:
@@ -73,10 +75,7 @@ class Link:
     async def close(self) -> None:
         """Gives up what is still under way."""
         self.dispatcher.drain()
-        tasks = [task for task in (self._watching, self._streaming) if task is not None]
-        for task in tasks:
-            task.cancel()
-        await asyncio.wait(tasks)
+        await _end([task for task in (self._watching, self._streaming) if task is not None])
         await self._unary.close()
         await self._channel.close()
 
@@ -149,3 +148,12 @@ class Link:
         if isinstance(answer, DescribeResponse):
             return answer
         return failed_with_code("INTERNAL", "its answer is no DescribeResponse")  # what cannot be parsed is None
+
+
+async def _end(tasks: Iterable[asyncio.Task[None]]) -> None:
+    """Cancels them until they have ended: gRPC swallows a cancellation that comes together with an answer."""
+    pending = set(tasks)
+    while pending:
+        for task in pending:
+            task.cancel()
+        _, pending = await asyncio.wait(pending, timeout=_CANCEL_AGAIN_S)

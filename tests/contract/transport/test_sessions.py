@@ -110,6 +110,29 @@ async def test_a_session_that_cannot_be_opened_is_done_without(peer: ScriptedPar
         await caller.transport.close()
 
 
+async def test_a_cancellation_that_grpc_swallows_keeps_no_link_open(peer: ScriptedParticipant) -> None:
+    caller = Caller(peer.address)
+    link = caller.transport._links["peer"]
+    asked, swallowed = asyncio.Event(), list[bool]()
+
+    async def describe() -> pb.DescribeResponse:
+        asked.set()
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:  # as gRPC does where the answer comes at the same time
+            if swallowed:
+                raise
+            swallowed.append(True)
+        return pb.DescribeResponse()
+
+    link._describe = describe  # type: ignore[method-assign]
+    link._look_again.set()
+    await asked.wait()
+    async with asyncio.timeout(20):
+        await caller.transport.close()
+    assert swallowed
+
+
 async def test_an_upgraded_and_a_downgraded_participant_is_found(peer: ScriptedParticipant) -> None:
     peer.sessions = False
     caller = Caller(peer.address)
