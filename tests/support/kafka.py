@@ -100,7 +100,14 @@ class KafkaBroker:
         ports = {"port": self.port, "controller_port": free_port(), "advertised_port": advertised_port or self.port}
         self._properties.write_text(_PROPERTIES.format(folder=folder, **ports))
         cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
-        storage = [*self._words, "kafka.tools.StorageTool", "format", "-t", cluster, "-c", str(self._properties)]
+        storage = [
+            *self._words,
+            "kafka.tools.StorageTool",
+            "format",
+            f"--cluster-id={cluster}",
+            "-c",
+            str(self._properties),
+        ]
         done = subprocess.run(storage, capture_output=True, text=True, timeout=START_TIMEOUT_S)
         assert done.returncode == 0, done.stdout + done.stderr
 

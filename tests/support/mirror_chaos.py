@@ -44,8 +44,17 @@ class MirrorWorld:
 
     async def _lost_answer(self, marker: bytes) -> None:
         async with asyncio.timeout(FAULT_S):
-            self.proxy.lose_answer_to(marker)
-            await self.proxy.acted.wait()
+            while not await self._loses_answer(marker):
+                continue  # whoever sent it had died before, so that there was no answer to lose
+
+    async def _loses_answer(self, marker: bytes) -> bool:
+        self.proxy.lose_answer_to(marker)
+        try:
+            async with asyncio.timeout(FAULT_S / 10):
+                await self.proxy.acted.wait()
+        except TimeoutError:
+            return False
+        return True
 
     async def relays_die(self) -> None:
         """Both, by SIGKILL: one of them has a transaction open."""
@@ -70,6 +79,14 @@ class MirrorWorld:
     async def all_die(self) -> None:
         """Relays and broker at once, by SIGKILL, with a transaction open."""
         await self.open_transaction()
+        await self._kill_all()
+
+    async def all_die_at_an_end(self) -> None:
+        """The same when Kafka has decided to commit a transaction, and may not have marked it as committed yet."""
+        await self._lost_answer(END)
+        await self._kill_all()
+
+    async def _kill_all(self) -> None:
         for relay in self.relays:
             relay.kill()
         await asyncio.to_thread(self.broker.kill)
@@ -101,11 +118,11 @@ class MirrorWorld:
 
     def plan(self, kills: int) -> list[Callable[[], Awaitable[None]]]:
         """So many SIGKILLs, and for every six of them one of each other fault, in an order by chance."""
-        all_at_once, broker_kills, pairs = kills // 10, kills // 6, kills // 6
-        singles = kills - 3 * all_at_once - broker_kills - 2 * pairs
+        all_at_once, broker_kills, pairs = kills // 15, kills // 6, kills // 6
+        singles = kills - 6 * all_at_once - broker_kills - 2 * pairs
         others = [self.relay_freezes, self.end_is_unknown, self.ends_are_late] * (kills // 6)
         faults = [
-            *[self.all_die] * all_at_once,
+            *[self.all_die, self.all_die_at_an_end] * all_at_once,
             *[self.broker_dies] * broker_kills,
             *[self.relays_die] * pairs,
             *[self.relay_dies] * singles,

@@ -1,16 +1,18 @@
 """A lane's transactions in Kafka. All that is peculiar to aiokafka's producer is here."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from typing import Any
 
 import structlog
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.errors import KafkaError
 
-from sagad_server.mirror.cursor import Cursor, decode
+from sagad_server.mirror.cursor import Cursor, Diverged, decode
 from sagad_server.mirror.messages import Message
 from sagad_server.mirror.settings import MirrorSettings, cursor_topic
+from sagad_server.storage.mirror import LANES
 
 REQUEST_TIMEOUT_MS = 5_000
 TRANSACTION_TIMEOUT_MS = 10_000
@@ -20,6 +22,8 @@ _WRITE_S = 20.0
 _CLOSE_S = 15.0
 _BATCH_BYTES = 512 * 1024
 _LAST_RECORDS = 64
+_END_S = 2.0
+_LOOK_AGAIN_S = 0.1
 
 log = structlog.get_logger(__name__)
 
@@ -109,33 +113,64 @@ def _retrieve(future: asyncio.Future[Any]) -> None:
 
 
 async def _last_value(settings: MirrorSettings, lane: int) -> bytes | None:
-    """The last committed record of the lane's own partition. No other producer writes there, so that nothing of
-    somebody else's can hold it back."""
+    """The last record of the lane's own partition that counts. No other producer writes there, so that nothing of
+    somebody else's can hold it back, and nothing of ours is open now.
+
+    A broker that dies between its decision on a transaction and the markers that end it may, once it is back, take the
+    transaction for ended without them. The end of our next transaction is then the end of that one too, as one: so the
+    lane goes on behind it. Raises Diverged where our next one might not reach all that it wrote.
+    """
+    partition = TopicPartition(cursor_topic(settings.topic), lane)
+    async with _consumer(settings, "read_committed") as committed, _consumer(settings, "read_uncommitted") as written:
+        if await _all_has_ended(committed, written, partition):
+            return await _last(committed, partition)
+        if settings.partitions > LANES:
+            raise Diverged("Kafka has lost the end of a transaction: the last events of this lane may be seen or not")
+        log.warning("Kafka has lost the end of a transaction: it ends with the next one", lane=lane)
+        return await _last(written, partition)
+
+
+@asynccontextmanager
+async def _consumer(settings: MirrorSettings, isolation_level: str) -> AsyncIterator[Any]:
     consumer = AIOKafkaConsumer(
         bootstrap_servers=settings.bootstrap_servers,
-        isolation_level="read_committed",
+        isolation_level=isolation_level,
         group_id=None,
         enable_auto_commit=False,
         auto_offset_reset="earliest",
         request_timeout_ms=REQUEST_TIMEOUT_MS,
         **settings.connection,
     )
-    partition = TopicPartition(cursor_topic(settings.topic), lane)
     try:
         await consumer.start()
-        consumer.assign([partition])
-        beginning = (await consumer.beginning_offsets([partition]))[partition]
-        end = (await consumer.end_offsets([partition]))[partition]
-        records = _LAST_RECORDS
-        while True:
-            first = max(beginning, end - records)
-            consumer.seek(partition, first)
-            value = await _last_until(consumer, partition, end)
-            if value is not None or first == beginning:
-                return value
-            records *= 16  # the last ones were markers, or aborted
+        yield consumer
     finally:
         await consumer.stop()
+
+
+async def _all_has_ended(committed: Any, written: Any, partition: TopicPartition) -> bool:
+    """Whether no transaction is open in the partition, after some time at the latest."""
+    loop = asyncio.get_running_loop()
+    give_up_at = loop.time() + _END_S
+    while (await committed.end_offsets([partition]))[partition] < (await written.end_offsets([partition]))[partition]:
+        if loop.time() > give_up_at:
+            return False
+        await asyncio.sleep(_LOOK_AGAIN_S)
+    return True
+
+
+async def _last(consumer: Any, partition: TopicPartition) -> bytes | None:
+    consumer.assign([partition])
+    beginning = (await consumer.beginning_offsets([partition]))[partition]
+    end = (await consumer.end_offsets([partition]))[partition]
+    records = _LAST_RECORDS
+    while True:
+        first = max(beginning, end - records)
+        consumer.seek(partition, first)
+        value = await _last_until(consumer, partition, end)
+        if value is not None or first == beginning:
+            return value
+        records *= 16  # the last ones were markers, or aborted
 
 
 async def _last_until(consumer: Any, partition: TopicPartition, end: int) -> bytes | None:

@@ -1,6 +1,6 @@
 """Relays and the broker die by SIGKILL, inside open transactions: each event is in Kafka exactly once all the same.
 
-Three kills here, for every run of the tests; 30, with freezes and delays between them, by `make test-chaos-kafka`.
+Six kills here, for every run of the tests; 30, with freezes and delays between them, by `make test-chaos-kafka`.
 """
 
 from pathlib import Path
@@ -18,5 +18,6 @@ async def test_kills_inside_open_transactions_lose_nothing_and_repeat_nothing(
     async with mirror_world(tmp_path, store, postgres_dsn, Random(1)) as world:
         async with sagas_under_way(store):
             await world.all_die()
+            await world.all_die_at_an_end()
         records = await mirrored(world.bootstrap_servers, TOPIC, postgres_dsn)
     assert len(records) > 100
