@@ -19,7 +19,6 @@ from sagad_server.api.saga_service import SagaService
 from sagad_server.api.server import SERVICES, add_services, listen, new_server, peer_credentials
 from sagad_server.config import Config
 from sagad_server.config_sections import COMPRESSIONS
-from sagad_server.domain.errors import Unavailable
 from sagad_server.engine.commands import Commands
 from sagad_server.engine.definitions import Definitions
 from sagad_server.engine.engine import Engine
@@ -37,11 +36,10 @@ from sagad_server.storage.store import Node, Store
 from sagad_server.system import SystemClock, SystemRandom
 from sagad_server.transport.channel import ParticipantConfig
 from sagad_server.transport.grpc import GrpcTransport
-from sagad_server.upkeep import clean_up, count, watch_health
+from sagad_server.upkeep import clean_up, count, watch_health, when_postgres_is_there
 
 log = structlog.get_logger(__name__)
 
-_WAIT_FOR_POSTGRES_S = 60.0
 _GC_THRESHOLDS = (50_000, 20, 50)
 """Hardly anything here is part of a cycle, and thousands of sagas in memory would be walked again and again."""
 _COMPLETION_SECRET = "completion-token"  # noqa: S105 - the name of the secret, not the secret
@@ -90,7 +88,9 @@ class App:
         self._mirror = NodeMirror(config, self.store, clock, random, self.metrics.registry)
         self._peers.store = lambda: self.store
         membership = Membership(self.store, clock, random, config.node.lease)
-        node = await self._join(membership)
+        await when_postgres_is_there(lambda: membership.join(config.node.name), random)
+        node = membership.node
+        assert node is not None
         tokens = Tokens(await self.store.secret(_COMPLETION_SECRET))
         self.transport = GrpcTransport(_participants(config), clock, random, self.metrics)
         self.engine = Engine(
@@ -144,22 +144,6 @@ class App:
         self._mirror.start()
         self._tell_health(True)
         log.info("serving", grpc=self.address, http_port=self.http_port, node=node.node_name)
-
-    async def _join(self, membership: Membership) -> Node:
-        """Waits for PostgreSQL for a bounded time."""
-        loop = asyncio.get_running_loop()
-        give_up_at = loop.time() + _WAIT_FOR_POSTGRES_S
-        while True:
-            try:
-                await membership.join(self.config.node.name)
-            except Unavailable as error:
-                if error.reason == "DATABASE_REFUSED" or loop.time() > give_up_at:
-                    raise
-                log.warning("waiting for PostgreSQL", error=str(error))
-                await asyncio.sleep(1)
-            else:
-                assert membership.node is not None
-                return membership.node
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)

@@ -12,7 +12,6 @@ from prometheus_client import CollectorRegistry
 from sagad_server.api.mirroring import Mirroring
 from sagad_server.config import Config, ConfigError
 from sagad_server.config_sections import Kafka
-from sagad_server.domain.errors import Unavailable
 from sagad_server.domain.validation import ValidationLimits
 from sagad_server.engine.ports import Clock, Random
 from sagad_server.http_server import HttpServer
@@ -26,11 +25,10 @@ from sagad_server.storage.postgres.settings import PostgresSettings
 from sagad_server.storage.postgres.store import PostgresStore
 from sagad_server.storage.store import Store
 from sagad_server.system import SystemClock, SystemRandom
+from sagad_server.upkeep import when_postgres_is_there
 
 if TYPE_CHECKING:
     from sagad_server.mirror.mirror import Mirror
-
-_WAIT_FOR_POSTGRES_S = 60.0
 
 log = structlog.get_logger(__name__)
 
@@ -131,7 +129,7 @@ async def run_mirror(config: Config) -> None:
     mirror = new_mirror(config, MirrorTables(pool), clock, random, metrics)
     http = HttpServer(config.http.address, registry, lambda: not stopping.is_set())
     try:
-        await _open(pool)
+        await when_postgres_is_there(lambda: _open(pool), random)
         http.start()
         log.info("mirroring", topic=config.mirror.topic, http_port=http.port)
         await _run_until(mirror, stopping)
@@ -155,19 +153,7 @@ async def _run_until(mirror: "Mirror", stopping: asyncio.Event) -> None:
 
 
 async def _open(pool: Pool) -> None:
-    """Waits for PostgreSQL for a bounded time."""
-    loop = asyncio.get_running_loop()
-    give_up_at = loop.time() + _WAIT_FOR_POSTGRES_S
-    while True:
-        try:
-            with unavailable():
-                await pool.open()
-            async with pool.connection() as connection:
-                await require_current(connection)
-        except Unavailable as error:
-            if error.reason == "DATABASE_REFUSED" or loop.time() > give_up_at:
-                raise
-            log.warning("waiting for PostgreSQL", error=str(error))
-            await asyncio.sleep(1)
-        else:
-            return
+    with unavailable():
+        await pool.open()
+    async with pool.connection() as connection:
+        await require_current(connection)

@@ -1,15 +1,16 @@
-"""What a node does from time to time: asks whether PostgreSQL is there, counts, purges."""
+"""What a process does beside its work: waits for PostgreSQL at its start, asks whether it is there, counts, purges."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
 
 import structlog
 
 from sagad_server.config import Config
-from sagad_server.domain.errors import SagadError
+from sagad_server.domain.errors import SagadError, Unavailable
 from sagad_server.domain.states import SagaState
 from sagad_server.engine.definitions import Definitions
+from sagad_server.engine.ports import Random
 from sagad_server.engine.writer import Writer
 from sagad_server.metrics import Metrics
 from sagad_server.storage.audit import AuditEntry, AuditKind, details
@@ -20,6 +21,25 @@ log = structlog.get_logger(__name__)
 _PING_EVERY_S = 1.0
 _COUNT_EVERY_S = 10.0
 _PURGE_BATCH = 500
+_WAIT_FOR_POSTGRES_S = 60.0
+_TRY_EVERY_S = 1.0
+
+
+async def when_postgres_is_there(work: Callable[[], Awaitable[None]], random: Random) -> None:
+    """Does what needs PostgreSQL, again and again for a minute while it is not there.
+
+    Raises Unavailable, at once where PostgreSQL has refused, and whatever else `work` raises.
+    """
+    loop = asyncio.get_running_loop()
+    give_up_at = loop.time() + _WAIT_FOR_POSTGRES_S
+    while True:
+        try:
+            return await work()
+        except Unavailable as error:
+            if error.reason == "DATABASE_REFUSED" or loop.time() > give_up_at:
+                raise
+            log.warning("waiting for PostgreSQL", error=str(error))
+            await asyncio.sleep(_TRY_EVERY_S * (0.5 + random.random() / 2))
 
 
 async def watch_health(store: Store, writer: Writer, tell: Callable[[bool], None]) -> None:

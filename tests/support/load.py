@@ -3,7 +3,8 @@
 import asyncio
 
 from sagad.v1.saga_pb2 import Saga, SagaState
-from sagad_client import Backoff, Client
+from sagad.v1.saga_service_pb2 import StartSagaRequest
+from sagad_client import Backoff, Client, to_payload
 from support.keeper import DEFINITION_ID, Keeper, kept_definition
 
 PATIENT = Backoff(attempts=200, max_s=0.5)
@@ -26,8 +27,13 @@ class Load:
         await asyncio.gather(*(self._start(saga_id) for saga_id in saga_ids or self.ids))
 
     async def _start(self, saga_id: str) -> None:
-        labels = {"refuse": "yes"} if int(saga_id[2:]) % 4 == 0 else {}
-        await self.client.start(DEFINITION_ID, {"n": saga_id}, saga_id=saga_id, labels=labels)
+        await self.client.start(DEFINITION_ID, {"n": saga_id}, saga_id=saga_id, labels=_labels(saga_id))
+
+    def request(self, saga_id: str) -> StartSagaRequest:
+        """The same start, for a stream."""
+        return StartSagaRequest(
+            saga_id=saga_id, definition_id=DEFINITION_ID, input=to_payload({"n": saga_id}), labels=_labels(saga_id)
+        )
 
     async def check(self) -> None:
         """Every saga has ended as it should, and the participant's books agree."""
@@ -38,3 +44,7 @@ class Load:
         assert succeeded | compensated == set(self.ids)
         assert refused <= compensated
         assert self.keeper.violations(succeeded, compensated) == []
+
+
+def _labels(saga_id: str) -> dict[str, str]:
+    return {"refuse": "yes"} if int(saga_id[2:]) % 4 == 0 else {}

@@ -8,6 +8,8 @@ from support.keeper import keeping
 from support.load import Load
 from support.processes import sagad_process
 
+from sagad.v1.saga_pb2 import Saga
+
 
 async def test_after_kill_9_and_restart_200_sagas_in_flight_end_within_seconds(folder: Path, postgres_dsn: str) -> None:
     async with keeping(delay_s=0.3) as keeper:
@@ -31,6 +33,26 @@ async def test_after_kill_9_and_restart_200_sagas_in_flight_end_within_seconds(f
     print(f"first call {first_s:.2f} s after the restart, all {len(load.ids)} sagas ended after {all_s:.2f} s")
     assert first_s < 2, "1 s on a quiet machine; this one may be busy"
     assert all_s < 5, "3 s on a quiet machine"
+
+
+async def test_a_stream_of_starts_goes_on_through_kills_and_starts_each_saga_once(
+    folder: Path, postgres_dsn: str
+) -> None:
+    async with keeping() as keeper:
+        with sagad_process(folder, postgres_dsn, {"keeper": keeper.address}) as sagad:
+            load = Load(sagad.address, keeper)
+            async with load.client:
+                await load.prepare()
+                requests = [load.request(saga_id) for saga_id in load.ids]
+                told: list[str] = []
+                async for saga_id, result in load.client.start_many(requests, concurrency=20):
+                    assert isinstance(result, Saga), result
+                    told.append(saga_id)
+                    if len(told) in (50, 120):  # 20 are under way, sent or durable or answered and not yet told
+                        sagad.kill()
+                        sagad.start(wait=False)
+                assert sorted(told) == load.ids
+                await load.check()
 
 
 async def test_killed_again_and_again_while_it_recovers(folder: Path, postgres_dsn: str) -> None:
