@@ -11,9 +11,9 @@ from cyclopts import App
 from bench.database import fresh_database
 from bench.measure import WARM_UP_S, load
 from bench.modes import Mode
-from bench.processes import PYTHON, port_of, running
+from bench.processes import PYTHON, port_of, running, tree_cpu_s
 from bench.report import percentile_ms
-from bench.subjects import sagad
+from bench.subjects import Running, sagad
 from sagad.v1 import saga_pb2
 from sagad.v1 import saga_service_pb2 as pb
 from sagad.v1 import saga_service_pb2_grpc as rpc
@@ -56,18 +56,28 @@ class Watchers:
 
 
 async def watch(dsn: str, watchers: int, seconds: float) -> dict[str, float | str]:
-    """Events delivered a second, and their lag behind PostgreSQL's clock; and the sagas a second without and with."""
+    """Events delivered a second, and their lag behind PostgreSQL's clock; and the sagas a second and the coordinator's
+    CPU time for one, without watchers and with them."""
     mode = Mode(CLIENTS, watchers=watchers)
     async with fresh_database(dsn) as database, sagad(database, mode) as server:
         await load(server, mode, WARM_UP_S)
-        without = await load(server, mode, seconds)
+        without = await _loaded(server, mode, seconds)
         options = ["--port", str(server.port), "--watchers", str(watchers), "--seconds", str(seconds)]
         async with running(PYTHON, "-m", "bench.watch", *options) as process:
             await port_of(process)
-            beside = await load(server, mode, seconds)
+            beside = await _loaded(server, mode, seconds)
             assert process.stdout is not None
             seen: dict[str, float] = json.loads(await process.stdout.read())
-    return {"watchers": watchers, **seen, "per_s_without": without["per_s"], "per_s": beside["per_s"]}
+    names = ("per_s", "cpu_us")
+    figures = {f"{name}_without": without[name] for name in names} | {name: beside[name] for name in names}
+    return {"watchers": watchers, **seen, **figures}
+
+
+async def _loaded(server: Running, mode: Mode, seconds: float) -> dict[str, float]:
+    before_s = tree_cpu_s(server.coordinator_pid)
+    ended = await load(server, mode, seconds)
+    ended["cpu_us"] = (tree_cpu_s(server.coordinator_pid) - before_s) / ended["sagas"] * 1e6
+    return ended
 
 
 @app.default

@@ -84,7 +84,7 @@ class Guard(grpc.aio.ServerInterceptor):
             stream: Any = handler.unary_stream
             assert asyncio.iscoroutinefunction(stream), f"{method} is to write to the context, and to yield nothing"
             return grpc.unary_stream_rpc_method_handler(
-                self._call(method, self._ask(method, stream, decode)), None, encode
+                self._call(method, self._ask(method, stream, decode)), None, lambda answer: _encoded(answer, encode)
             )
         call = self._call(method, self._ask(method, handler.unary_unary, decode))
         return grpc.unary_unary_rpc_method_handler(call, None, lambda answer: _encoded(answer, encode))
@@ -154,7 +154,7 @@ def _forwarded(context: Context) -> str:
 
 
 def _encoded(answer: Any, encode: Callable[[Any], bytes]) -> bytes:
-    """What another node has answered is encoded already."""
+    """What another node has answered is encoded already, and so is what many are told."""
     return answer if isinstance(answer, bytes) else encode(answer)
 
 

@@ -5,15 +5,16 @@ until it has caught up with what the common reader hands out, and misses nothing
 """
 
 import asyncio
-from collections import deque
 from collections.abc import Callable, Coroutine
 from typing import Any
 
 from sagad_server.domain.errors import OutOfRange, Unavailable
+from sagad_server.engine.audience import Audiences
+from sagad_server.engine.follower import Follower, Progress
 from sagad_server.engine.ports import Clock
 from sagad_server.engine.watch import Watches
-from sagad_server.storage.journal import Cursor, JournalPage, JournalRow
-from sagad_server.storage.store import Store
+from sagad_server.storage.journal import Cursor, JournalPage
+from sagad_server.storage.store import SagaFilter, Store
 
 _COMMON_PAGE = 1_024
 _OWN_PAGE = 256
@@ -23,64 +24,15 @@ _SHORTEST_S = 0.02
 _LONGEST_S = 0.25
 """Between two reads at most: for what other nodes commit. Where this node has just committed, or there was something to
 read, the next reads come sooner."""
+_MOST_TOLD_PER_S = 1_000
+"""A message to a client costs 50-100 us, much or little as it tells. So where there are many to tell, each is told more
+at once and less often."""
+_TURN = 1_024
+"""Transitions looked at or handed out before sagas get a turn."""
 _MOST_FAILURES = 5
 """In a row. Then the followers are told."""
 _READERS = 2
 """Followers that read by themselves, at once: the store has other work."""
-
-
-class Follower:
-    """What one reader wants of the journal, from some place on."""
-
-    def __init__(self, namespace: str, wants: Callable[[JournalRow], bool], at: Cursor, bound: int) -> None:
-        self.namespace = namespace
-        self.wants = wants
-        self.since = at
-        """What is wanted between here and `head`, and is not taken, can be taken."""
-        self.head = at
-        self.closed = False
-        self._bound = bound
-        self._rows: deque[JournalRow] = deque()
-        self._ready = asyncio.Event()
-        self._error: Exception | None = None
-
-    def publish(self, page: JournalPage) -> None:
-        """Takes in what follows `head`. What is too much is dropped, and is to be read from the journal."""
-        if self._error is not None:
-            return
-        if self.namespace in page.purged:
-            self.fail(purged(self.namespace))
-            return
-        for row in page.rows:
-            if self.wants(row):
-                if len(self._rows) >= self._bound:
-                    self.since = self._rows[-1].cursor
-                    self._rows.clear()
-                self._rows.append(row)
-                self._ready.set()
-        self.head = page.cursor
-
-    def fail(self, error: Exception) -> None:
-        """Nothing more will come."""
-        self._error = error
-        self._ready.set()
-
-    def close(self) -> None:
-        """The node stops."""
-        self.closed = True
-        self._ready.set()
-
-    def take(self, limit: int) -> list[JournalRow]:
-        """The oldest in hand, at most `limit`. Raises what the common reader has failed with."""
-        if self._error is not None and not self._rows:
-            raise self._error
-        return [self._rows.popleft() for _ in range(min(limit, len(self._rows)))]
-
-    async def ready(self) -> None:
-        """Returns when there is something to take, or nothing will come."""
-        while not self._rows and self._error is None and not self.closed:
-            self._ready.clear()
-            await self._ready.wait()
 
 
 class Journal:
@@ -99,30 +51,33 @@ class Journal:
         self._watches = watches
         self._spawn = spawn
         self._bound = bound
-        self._followers: list[Follower] = []
-        self._cursor: Cursor | None = None
-        """How far it has read; None while it does not run."""
+        self._audiences = Audiences()
+        self._progress: Progress | None = None
+        """None while it does not run."""
         self._pause_s = _SHORTEST_S
+        self._work = 0
+        """Since the last turn of the others."""
         self._woken = asyncio.Event()
         self._turns = asyncio.Semaphore(_READERS)
 
-    async def follow(self, namespace: str, wants: Callable[[JournalRow], bool]) -> Follower:
+    async def follow(self, namespace: str, selection: SagaFilter) -> Follower:
         """Follows from now on; `unfollow` gives it back. Raises ResourceExhausted, Unavailable."""
         self._watches.enter()
         try:
-            cursor = self._cursor or await self._store.journal_end()
-            if self._cursor is None:
-                self._cursor = cursor
-                self._spawn(self._run())
+            if self._progress is None:
+                end = await self._store.journal_end()
+                if self._progress is None:
+                    self._progress = Progress(end, end)
+                    self._spawn(self._run(self._progress))
         except BaseException:
             self._watches.leave()
             raise
-        follower = Follower(namespace, wants, self._cursor, self._bound)
-        self._followers.append(follower)
+        follower = Follower(self._progress, self._bound)
+        self._audiences.join(follower, namespace, selection)
         return follower
 
     def unfollow(self, follower: Follower) -> None:
-        self._followers.remove(follower)
+        self._audiences.leave(follower)
         self._watches.leave()
 
     async def read(self, after: Cursor) -> JournalPage:
@@ -132,53 +87,72 @@ class Journal:
 
     def wake(self) -> None:
         """This node has committed."""
-        if self._followers:
+        if self._audiences:
             self._pause_s = _SHORTEST_S
             self._woken.set()
 
     def close(self) -> None:
         """Ends every stream: the node stops."""
-        for follower in self._followers:
+        for follower in self._audiences:
             follower.close()
 
-    async def _run(self) -> None:
+    async def _run(self, progress: Progress) -> None:
+        told = 0
         try:
-            while self._followers:
-                page = await self._next()
-                await self._publish(page)
+            while self._audiences:
+                page = await self._next(progress.read)
+                told += await self._publish(page, progress)
                 if not page.more:
-                    await self._pause(page)
+                    await self._pause(page, told)
+                    told = 0
         except Exception as error:  # noqa: BLE001 - it ends the streams, where it is told of, and not the node
-            for follower in self._followers:
+            for follower in self._audiences:
                 follower.fail(error)
         finally:
-            self._cursor = None
+            self._progress = None
 
-    async def _next(self) -> JournalPage:
+    async def _next(self, after: Cursor) -> JournalPage:
         failures = 0
         while True:
-            assert self._cursor is not None
             self._woken.clear()
             try:
-                return await self._store.read_journal(self._cursor, _COMMON_PAGE)
+                return await self._store.read_journal(after, _COMMON_PAGE)
             except Unavailable:
                 failures += 1
                 if failures == _MOST_FAILURES:
                     raise
                 await self._clock.sleep(_LONGEST_S)
 
-    async def _publish(self, page: JournalPage) -> None:
-        self._cursor = page.cursor
-        if page.rows or page.purged:
-            for follower in tuple(self._followers):
-                follower.publish(page)
-                await self._clock.sleep(0)  # sagas go first
+    async def _publish(self, page: JournalPage, progress: Progress) -> int:
+        """Returns to how many followers it has handed something."""
+        progress.read = page.cursor
+        for namespace in page.purged:
+            for follower in self._audiences.within(namespace):
+                follower.fail(purged(namespace))
+        told = 0
+        for audience, offered in self._audiences.offers(page.rows):
+            await self._turn(len(offered))
+            wanted = audience.wanted(offered)
+            for follower in tuple(audience.followers) if wanted else ():
+                await self._turn(len(wanted))
+                follower.publish(wanted)
+                told += 1
+        progress.told = page.cursor
+        return told
 
-    async def _pause(self, page: JournalPage) -> None:
+    async def _turn(self, work: int) -> None:
+        """Sagas go first."""
+        self._work += work
+        if self._work >= _TURN:
+            self._work = 0
+            await self._clock.sleep(0)
+
+    async def _pause(self, page: JournalPage, told: int) -> None:
         self._pause_s = _SHORTEST_S if page.rows else min(2 * self._pause_s, _LONGEST_S)
-        await self._clock.sleep(_SHORTEST_S)
+        least_s = min(max(_SHORTEST_S, told / _MOST_TOLD_PER_S), _LONGEST_S)
+        await self._clock.sleep(least_s)
         if not self._woken.is_set():
-            over = self._clock.call_at(self._clock.monotonic() + self._pause_s - _SHORTEST_S, self._woken.set)
+            over = self._clock.call_at(self._clock.monotonic() + self._pause_s - least_s, self._woken.set)
             await self._woken.wait()
             over.cancel()
 

@@ -15,9 +15,11 @@ from sagad.v1 import saga_service_pb2 as pb
 from sagad.v1.admin_service_pb2 import PurgeSagasRequest
 from sagad_server.api.resume_token import read_resume_token, resume_token
 from sagad_server.api.watch_sagas import WatchSagas
+from sagad_server.engine.follower import Follower
+from sagad_server.storage.events import readable_event
 from sagad_server.storage.journal import Cursor
 from sagad_server.storage.memory import MemoryStore
-from sagad_server.storage.store import SagaFilter, Store
+from sagad_server.storage.store import EventRow, SagaFilter, Store
 
 SUCCEEDED = saga_pb2.SAGA_STATE_SUCCEEDED
 
@@ -101,17 +103,50 @@ async def test_watches_that_begin_and_resume_at_any_moment_see_every_transition_
 
 async def test_heartbeats_bring_tokens_that_go_on_with_the_journal(server: Server) -> None:
     everything = await watching(server)
-    told: asyncio.Queue[pb.WatchSagasResponse] = asyncio.Queue()
+    told: asyncio.Queue[bytes] = asyncio.Queue()
     running = asyncio.create_task(
         watch(server, told.put, SagaFilter(definition_id="other"), heartbeat_s=0.01).run(None)
     )
     await server.start(saga_id="s1", wait=True)
     await everything.until("s1", 4)
-    while (message := await told.get()).resume_token != everything.token:
+    while (message := decoded(await told.get())).resume_token != everything.token:
         assert not message.events
     running.cancel()
     again = await watching(server, message.resume_token)
     assert await again.until_heartbeat() == []
+
+
+async def test_what_comes_at_the_moment_of_a_heartbeat_is_told(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    ready = Follower.ready
+
+    async def ready_when_time_is_over(follower: Follower) -> None:
+        await ready(follower)
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(Follower, "ready", ready_when_time_is_over)
+    told: asyncio.Queue[bytes] = asyncio.Queue()
+    running = asyncio.create_task(watch(server, told.put, heartbeat_s=0.01).run(None))
+    await told.get()
+    await server.start(saga_id="s1", wait=True)
+    events: list[saga_pb2.SagaEvent] = []
+    while len(events) < 4:
+        events += [watched.event for watched in decoded(await told.get()).events]
+    running.cancel()
+    assert events == await journal(server, "s1")
+
+
+async def test_an_event_is_encoded_once_for_all_who_watch(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    encoded: list[tuple[str, int]] = []
+
+    def counted(row: EventRow, *args: Any) -> saga_pb2.SagaEvent:
+        encoded.append((row.saga_id, row.revision))
+        return readable_event(row, *args)
+
+    monkeypatch.setattr("sagad_server.api.watch_sagas.readable_event", counted)
+    streams = [await watching(server) for _ in range(3)] + [await watching(server, definition_id="order")]
+    await server.start(saga_id="s1", wait=True)
+    seen = [numbers(await stream.take(4)) for stream in streams]
+    assert seen == [encoded] * 4
 
 
 @pytest.mark.parametrize("token", ["x", "eA==", "AAAA" * 4, "\N{SNOWMAN}"])
@@ -222,8 +257,8 @@ class TestOnASmallServer:
         told: list[pb.WatchSagasResponse] = []
         room = asyncio.Event()
 
-        async def send(message: pb.WatchSagasResponse) -> None:
-            told.append(message)
+        async def send(answer: bytes) -> None:
+            told.append(message := decoded(answer))
             if message.events:
                 await room.wait()
 
@@ -231,7 +266,7 @@ class TestOnASmallServer:
         await eventually(lambda: len(told) == 1)
         for number in range(20):
             await server.start(saga_id=f"s{number}", wait=True)
-        (follower,) = server.engine.journal._followers
+        (follower,) = server.engine.journal._audiences
         await eventually(lambda: follower.since > place(told[-1]))
         assert len(told) == 2
         room.set()
@@ -239,6 +274,10 @@ class TestOnASmallServer:
         running.cancel()
         events = [watched.event for message in told for watched in message.events]
         assert numbers(events) == [(f"s{number}", revision) for number in range(20) for revision in range(1, 5)]
+
+
+def decoded(answer: bytes) -> pb.WatchSagasResponse:
+    return pb.WatchSagasResponse.FromString(answer)
 
 
 def place(message: pb.WatchSagasResponse) -> Cursor:

@@ -225,7 +225,7 @@ _TABLE = [
     ),
     Mutant(
         "slow watcher loses", 0, "what a slow WatchSagas has no room for is lost",
-        "engine.journal:Follower.publish", "self.since = self._rows[-1].cursor", "pass",
+        "engine.follower:Follower.publish", "self.since = self._rows[-1].cursor", "pass",
     ),
     Mutant(
         "queued call counted with its stream", 42, "a call that waited for a frame is told of as lost with the stream",

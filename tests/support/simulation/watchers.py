@@ -91,7 +91,8 @@ class Watchers:
                 await self._workload.pause()
 
     async def _stream_all(self, node: SimulatedNode, watched: WatchedAll) -> None:
-        async def send(message: WatchSagasResponse) -> None:
+        async def send(answer: bytes) -> None:
+            message = WatchSagasResponse.FromString(answer)
             watched.token = message.resume_token
             cursor = read_resume_token(watched.token)
             assert cursor is not None

@@ -5,18 +5,21 @@ from collections.abc import AsyncIterator, Coroutine
 from typing import Any
 
 import pytest
-from support.storage import batch, definition, end, start, step
+from support.storage import DEFINITION_ID, batch, definition, end, start, step
 from support.world import VirtualClock
 
 from sagad_server.domain.errors import OutOfRange, ResourceExhausted, Unavailable
-from sagad_server.engine.journal import Follower, Journal
+from sagad_server.engine.follower import Follower
+from sagad_server.engine.journal import Journal
 from sagad_server.engine.watch import Watches
 from sagad_server.storage.journal import Cursor, JournalPage, JournalRow
 from sagad_server.storage.memory import MemoryStore
 from sagad_server.storage.memory_database import MemoryDatabase
+from sagad_server.storage.selection import Selectable, selects
+from sagad_server.storage.store import SagaFilter
 
 BOUND = 4
-MAX_WATCHES = 3
+MAX_WATCHES = 50
 
 
 class CountedStore(MemoryStore):
@@ -48,8 +51,8 @@ class Node:
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
         self.tasks.append(asyncio.get_running_loop().create_task(work))
 
-    async def follow(self, wants: Any = lambda row: True) -> Follower:
-        follower = await self.journal.follow("default", wants)
+    async def follow(self, namespace: str = "default", **selection: Any) -> Follower:
+        follower = await self.journal.follow(namespace, SagaFilter(**selection))
         await self.advance(0)
         return follower
 
@@ -86,7 +89,7 @@ async def node() -> AsyncIterator[Node]:
 
 
 def taken(follower: Follower) -> list[tuple[str, int]]:
-    return [name(row) for row in follower.take(1_000)]
+    return [name(then.row) for then in follower.take(1_000)]
 
 
 def name(row: JournalRow) -> tuple[str, int]:
@@ -119,8 +122,10 @@ async def test_a_storm_of_commits_is_read_together_for_all_followers(node: Node)
         for rows, follower in zip(seen, followers, strict=True):
             rows += taken(follower)
     assert node.reads_in(1) <= 51
-    assert all(rows == seen[0] for rows in seen)
-    assert len(seen[0]) < 1_000, "the followers cannot hold what a read brings, and are to read it themselves"
+    await node.advance(1)
+    for rows, follower in zip(seen, followers, strict=True):
+        rows += taken(follower)
+        assert rows == [(f"{number}", 1) for number in range(1_000)]
 
 
 async def test_where_nothing_happens_four_reads_a_second_are_enough(node: Node) -> None:
@@ -144,12 +149,99 @@ async def test_nobody_reads_where_nobody_follows(node: Node) -> None:
 
 
 async def test_a_follower_gets_what_it_wants_and_knows_how_far_that_goes(node: Node) -> None:
-    follower = await node.follow(lambda row: row.event.saga_id == "b")
-    for saga in "abc":
-        await node.commit(start(saga))
+    follower = await node.follow(labels={"region": "north"})
+    for saga, region in zip("abc", ("south", "north", "west"), strict=True):
+        await node.commit(start(saga, labels={"region": region}))
     await node.advance(1)
     assert taken(follower) == [("b", 1)]
     assert follower.head == await node.store.journal_end()
+
+
+async def test_each_follower_gets_what_its_filter_selects_whatever_the_others_want(node: Node) -> None:
+    selections: list[dict[str, Any]] = [
+        {},
+        {"definition_id": DEFINITION_ID},
+        {"definition_id": "other"},
+        {"labels": {"all": "x"}},
+        {"labels": {"all": "x", "region": "north"}},
+        {"labels": {"all": "x", "region": "south"}},
+        {"labels": {"region": "north"}, "definition_id": "other"},
+    ]
+    wanted = ["abc", "abc", "", "abc", "ac", "b", ""]
+    followers = [await node.follow(**selection) for _ in "ab" for selection in selections]
+    for saga, region in zip("abc", ("north", "south", "north"), strict=True):
+        await node.commit(start(saga, labels={"all": "x", "region": region}))
+    await node.advance(1)
+    assert ["".join(saga for saga, _ in taken(follower)) for follower in followers] == wanted * 2
+    for follower in followers[:7]:
+        node.journal.unfollow(follower)
+    await node.commit(start("d", labels={"all": "x", "region": "south"}))
+    await node.advance(1)
+    assert ["".join(saga for saga, _ in taken(follower)) for follower in followers[7:]] == [
+        "d",
+        "d",
+        "",
+        "d",
+        "",
+        "d",
+        "",
+    ]
+
+
+async def test_those_that_want_the_same_share_it_and_others_filters_are_not_asked(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held: list[SagaFilter] = []
+
+    def counted(selection: SagaFilter, then: Selectable) -> bool:
+        held.append(selection)
+        return selects(selection, then)
+
+    monkeypatch.setattr("sagad_server.engine.audience.selects", counted)
+    tenants = [await node.follow(labels={"env": "production", "tenant": f"{n}"}) for n in range(MAX_WATCHES - 1)]
+    twin = await node.follow(labels={"tenant": "1", "env": "production"})
+    await node.commit(start("a", labels={"tenant": "1", "env": "production"}))
+    await node.advance(1)
+    (then,), (same,) = tenants[1].take(9), twin.take(9)
+    assert then is same
+    assert len(held) <= 2, "one for the tenant, and one for the filter that came first, when all labels were alike"
+    assert all(not follower.take(9) for follower in tenants)
+
+
+async def test_one_that_begins_while_a_page_is_handed_out_begins_behind_it(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sagad_server.engine.journal._TURN", 1)
+    first = await node.follow()
+    for saga in "abc":
+        await node.commit(start(saga))
+    progress = node.journal._progress
+    assert progress is not None
+    for _ in range(100):
+        if progress.read > progress.told:
+            break
+        await asyncio.sleep(0)
+        node.clock.fire_next(node.clock.now_s + 1)
+    late = await node.journal.follow("default", SagaFilter())
+    assert late.since == await node.store.journal_end() > late.head
+    await node.commit(start("d"))
+    await node.advance(1)
+    assert (taken(first), taken(late)) == ([(saga, 1) for saga in "abcd"], [("d", 1)])
+
+
+async def test_many_followers_are_told_more_at_once_and_less_often(node: Node) -> None:
+    followers = [await node.follow() for _ in range(MAX_WATCHES)]
+    seen: list[list[tuple[str, int]]] = [[] for _ in followers]
+    await node.advance(10)
+    for number in range(1_000):
+        await node.commit(start(f"{number}"))
+        await node.advance(0.001)
+        for rows, follower in zip(seen, followers, strict=True):
+            rows += taken(follower)
+    assert node.reads_in(1) <= 1 + 1_000 / MAX_WATCHES
+    await node.advance(0.25)
+    for rows, follower in zip(seen, followers, strict=True):
+        assert [*rows, *taken(follower)] == [(f"{number}", 1) for number in range(1_000)]
 
 
 async def test_a_follower_that_is_too_slow_keeps_the_newest_and_knows_since_when(node: Node) -> None:
@@ -211,8 +303,7 @@ async def test_one_that_was_told_of_a_failure_gets_nothing_from_behind_the_gap(n
 
 async def test_those_who_miss_what_is_purged_are_told(node: Node) -> None:
     follower = await node.follow()
-    other = await node.journal.follow("other", lambda row: False)
-    await node.advance(1)
+    other = await node.follow("other")
     await node.commit(start("a"), here=False)
     await node.commit(end("a", 2), here=False)
     node.store.database.journal.purge({("default", "a")})
