@@ -13,6 +13,7 @@ from support.server import Server, chain, eventually, read_refusal, rest, runnin
 from sagad.v1 import saga_pb2
 from sagad.v1 import saga_service_pb2 as pb
 from sagad_server.api import start_sagas
+from sagad_server.api.start_sagas import StartSagas
 from sagad_server.domain.errors import Unavailable
 from sagad_server.storage.memory import MemoryStore
 from sagad_server.storage.memory_database import MemoryDatabase
@@ -51,6 +52,10 @@ def opened(server: Server, *messages: Iterable[pb.StartSagaRequest], closed: boo
             await asyncio.Event().wait()
 
     return server.sagas.StartSagas(requests())
+
+
+def batched(sagas: list[pb.StartSagaRequest], size: int) -> list[list[pb.StartSagaRequest]]:
+    return [sagas[first : first + size] for first in range(0, len(sagas), size)]
 
 
 async def results(call: Any, count: int) -> dict[str, pb.StartSagasResult]:
@@ -239,26 +244,69 @@ async def test_a_stream_is_not_read_while_its_open_sagas_have_too_many_bytes(
 
 
 @in_memory
-async def test_a_client_that_does_not_read_is_not_read_either(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_slow_reader_slows_the_reading_of_its_starts_costs_bounded_memory_and_is_told_all(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(start_sagas, "MAX_OPEN", 20)
+    monkeypatch.setattr(start_sagas, "_MAX_RESULTS", 7)
+    read, told, waiting = 0, 0, []
+    answered: list[str] = []
+    room = asyncio.Semaphore(0)
+
+    async def requests() -> AsyncIterator[pb.StartSagasRequest]:
+        nonlocal read
+        for message in batched(orders(200), 8):
+            waiting.append(read - told)
+            read += len(message)
+            yield pb.StartSagasRequest(sagas=message)
+
+    async def send(response: pb.StartSagasResponse) -> None:
+        nonlocal told
+        assert len(response.results) <= 7
+        answered.extend(result.saga_id for result in response.results)
+        await room.acquire()
+        told += len(response.results)
+
+    service = server.app._sagas
+    starting = StartSagas(service._commands, service._limits, service._forwarder, send)
+    running = asyncio.create_task(starting.run(requests()))
+    await eventually(lambda: len(starting._open) == 20 and all(one.result is not None for one in starting._open))
+    assert (read, told, len(server.engine.sagas)) == (24, 0, 20), (
+        "a message that was read is started as far as there is room"
+    )
+    while not running.done():
+        room.release()
+        await asyncio.sleep(0)
+    await running
+    assert sorted(answered) == sorted(f"s{n}" for n in range(200))
+    assert max(waiting) <= 20, "the next message is read when all of the last one are started"
+    assert (starting._open, starting._open_bytes) == (set(), 0)
+
+
+@in_memory
+async def test_a_client_that_does_not_read_is_not_read_either_and_is_told_all_when_it_does(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(start_sagas, "MAX_OPEN", 64)
+    labels = {f"label-{n}": "x" * 255 for n in range(30)}
     held = hold_all(server.participant, "do_reserve")
     taken = 0
 
     async def requests() -> AsyncIterator[pb.StartSagasRequest]:
         nonlocal taken
-        for number in range(1000):
-            labels = {f"label-{n}": "x" * 255 for n in range(30)}
-            sagas = [order(f"s{number}-{n}", labels=labels) for n in range(16)]
-            taken += len(sagas)
-            yield pb.StartSagasRequest(sagas=sagas)
+        for message in batched(orders(3_000, labels=labels), 16):
+            taken += len(message)
+            yield pb.StartSagasRequest(sagas=message)
 
     call = server.sagas.StartSagas(requests())
+    await eventually(lambda: server.app._sagas._starting)
+    (starting,) = server.app._sagas._starting
     seen = -1
-    while seen < taken:  # until nothing moves any more
+    while seen < taken or any(one.result is None for one in starting._open):  # until nothing moves, for want of room
         seen = taken
         await asyncio.sleep(0.3)
-    assert taken < 16_000, "all was read, and none of the answers"
-    call.cancel()
+    assert taken < 3_000, "all was read, and none of the answers"
+    assert len(await results(call, 3_000)) == 3_000
     held.release()
 
 
