@@ -53,7 +53,8 @@ class Client(Steering):
         tls: True for TLS with the system's certificates, gRPC credentials for others, False for plaintext.
         timeout_s: bound of each call over all its attempts, in seconds, above 0. Watches and waits have none.
         backoff: how often, and when, a call is made again.
-        silence_s: a watch that brings nothing for so many seconds, not even a heartbeat, counts as broken.
+        silence_s: a watch that brings nothing for so many seconds, not even a heartbeat, counts as broken; so does a
+            stream of `start_many` that owes answers and brings none.
     """
 
     def __init__(
@@ -144,7 +145,9 @@ class Client(Steering):
 
         A request with `wait` is answered when its saga has ended or is parked. A broken stream is opened again and what
         was not answered is sent again, as is, within the client's `backoff`, what is answered UNAVAILABLE, or
-        RESOURCE_EXHAUSTED with RetryInfo: all that is safe by the ids. Requests are taken no faster than results are.
+        RESOURCE_EXHAUSTED with RetryInfo: all that is safe by the ids. A stream that brings no answer for the client's
+        `silence_s` counts as broken, unless all that is not answered has `wait`: those take as long as their sagas do,
+        and their bound is yours to set. Requests are taken no faster than results are.
         Leave the iteration by `aclose()` (`contextlib.aclosing`); what was sent may be started all the same.
 
         Args:
@@ -157,7 +160,9 @@ class Client(Steering):
             was not yielded may have been started. ValueError: concurrency is out of bounds, or a request is for another
             namespace. This, and what the iterable of requests raises, comes after the results of those before it.
         """
-        return Starts(self._connection, self._stub.StartSagas, self.namespace, requests, concurrency).run()
+        return Starts(
+            self._connection, self._stub.StartSagas, self.namespace, requests, concurrency, self._silence_s
+        ).run()
 
     async def get(self, saga_id: str, *, view: SagaView.ValueType = SagaView.SAGA_VIEW_FULL) -> Saga:
         """One saga, with its payloads unless the view is BASIC. Raises NotFound."""

@@ -56,7 +56,13 @@ class Starts:
     """Takes requests in one task and talks to the server in another; what they bring about is yielded by `run`."""
 
     def __init__(
-        self, connection: Connection, method: Method, namespace: str, requests: StartRequests, concurrency: int
+        self,
+        connection: Connection,
+        method: Method,
+        namespace: str,
+        requests: StartRequests,
+        concurrency: int,
+        silence_s: float,
     ) -> None:
         if not 1 <= concurrency <= MAX_CONCURRENCY:
             raise ValueError(f"concurrency is 1-{MAX_CONCURRENCY:,}, not {concurrency}")
@@ -65,6 +71,7 @@ class Starts:
         self._namespace = namespace
         self._requests = requests
         self._concurrency = concurrency
+        self._silence_s = silence_s
         self._unanswered: dict[str, _Requested] = {}
         self._ready: deque[_Requested] = deque()
         """Those of the unanswered that are to be sent now."""
@@ -73,6 +80,10 @@ class Starts:
         self._open_bytes = 0
         self._all_taken = False
         self._answers_since_break = False
+        self._owed = 0
+        """Sagas on the present stream that are not answered though nobody waits for their end."""
+        self._patience = asyncio.timeout_at(None)
+        """Of the present stream: it is over when answers are owed and none has come for `silence_s`."""
         self._news = asyncio.Event()
         """There is something to yield, or the talk has ended."""
         self._room = asyncio.Event()
@@ -175,11 +186,15 @@ class Starts:
     async def _stream(self) -> SagadError | None:
         """One stream, to its end; returns what broke it. What it left unanswered is ready again."""
         call = self._method()
+        self._owed, self._patience = 0, asyncio.timeout_at(None)
         try:
-            async with asyncio.TaskGroup() as group:
+            async with self._patience, asyncio.TaskGroup() as group:
                 writing = group.create_task(self._write(call))
                 error = await self._read(call)
                 writing.cancel()
+        except TimeoutError:
+            text = f"the server has answered none of {self._owed:,} starts for {self._silence_s:g} s"
+            error = Unavailable(text, code=grpc.StatusCode.UNAVAILABLE)
         finally:
             call.cancel()
             for requested in self._unanswered.values():
@@ -201,15 +216,26 @@ class Starts:
         while self._ready and len(message.sagas) < _MAX_MESSAGE_SAGAS and size < _MESSAGE_BYTES:
             requested = self._ready.popleft()
             requested.sent = True
+            if not requested.request.wait:
+                self._owed += 1
             message.sagas.append(requested.request)
             size += requested.size
+        if self._patience.when() is None:
+            self._be_patient()
         return message
+
+    def _be_patient(self) -> None:
+        """From now on."""
+        if not self._patience.expired():
+            over = asyncio.get_running_loop().time() + self._silence_s if self._owed else None
+            self._patience.reschedule(over)
 
     async def _read(self, call: Call) -> SagadError | None:
         try:
             while isinstance(response := await call.read(), StartSagasResponse):  # else it is the end
                 for result in response.results:
                     self._receive(result)
+                self._be_patient()
         except grpc.aio.AioRpcError as rpc_error:
             return from_rpc_error(rpc_error)
         if self._is_over():
@@ -222,6 +248,8 @@ class Starts:
         if requested is None or not requested.sent:
             return
         self._answers_since_break = True
+        if not requested.request.wait:
+            self._owed -= 1
         if result.WhichOneof("result") == "saga":
             saga = Saga()
             saga.CopyFrom(result.saga)  # a part of a message keeps all of it in memory

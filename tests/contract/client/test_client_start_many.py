@@ -33,21 +33,30 @@ class Streaming(Peer):
     breaks: list[int] = field(default_factory=list)
     """After so many answers each of the next streams breaks."""
     refusal: Refusal = field(default_factory=lambda: Refusal("UNAVAILABLE"))
+    silent: int = 0
+    """So many of the next streams are read, and not answered."""
     answers: asyncio.Event = field(default_factory=asyncio.Event)
     """Nothing is answered before it is set."""
     seen: list[str] = field(default_factory=list)
     largest: int = 0
     streams: int = 0
+    opened: list[float] = field(default_factory=list)
+    """When each stream was."""
     ended: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def StartSagas(self, messages: Any, context: Any) -> AsyncIterator[pb.StartSagasResponse]:
         self.streams += 1
         left = self.breaks.pop(0) if self.breaks else -1
+        self.opened.append(asyncio.get_running_loop().time())
+        self.silent -= 1
+        silent = self.silent >= 0
         try:
             async for message in messages:
                 self.seen += [saga.saga_id for saga in message.sagas]
                 self.largest = max(self.largest, message.ByteSize())
                 self.called.set()
+                if silent:
+                    continue
                 await self.answers.wait()
                 for saga in message.sagas:
                     if left == 0:
@@ -141,6 +150,61 @@ async def test_a_stream_that_breaks_without_an_answer_is_opened_so_often_and_no_
     with pytest.raises(Unavailable):
         await anext(results)
     assert peer.streams == QUICK.attempts
+
+
+async def test_what_a_silent_server_has_not_answered_is_sent_again_on_a_new_stream(peer: Streaming) -> None:
+    peer.silent = 2
+    async with Client(peer.address, backoff=QUICK, silence_s=0.3) as client:
+        found = await collected(client.start_many(requests(100)))
+    assert (len(found), peer.streams) == (100, 3)
+    assert set(Counter(peer.seen).values()) == {3}
+
+
+async def test_a_server_that_stays_silent_is_asked_so_often_and_no_more(peer: Streaming) -> None:
+    peer.silent = 100
+    async with Client(peer.address, backoff=QUICK, silence_s=0.1) as client:
+        with pytest.raises(Unavailable, match=r"answered none of 10 starts for 0\.1 s"):
+            await collected(client.start_many(requests(10)))
+    assert peer.streams == QUICK.attempts
+
+
+@dataclass
+class Halting(Streaming):
+    """Answers one saga of the first stream, after a while, and no other."""
+
+    after_s: float = 0
+    answered_time: float = 0
+
+    async def StartSagas(self, messages: Any, context: Any) -> AsyncIterator[pb.StartSagasResponse]:
+        async for response in super().StartSagas(messages, context):
+            if self.streams == 1:
+                await asyncio.sleep(self.after_s)
+                self.answered_time = asyncio.get_running_loop().time()
+                yield response
+                await asyncio.Event().wait()
+            yield response
+
+
+async def test_a_server_is_silent_only_since_its_last_answer() -> None:
+    async with serving(Halting(after_s=0.4)) as peer, Client(peer.address, backoff=QUICK, silence_s=1) as client:
+        assert isinstance(peer, Halting)
+        peer.answers.set()
+        assert len(await collected(client.start_many(requests(3)))) == 3
+    assert peer.streams == 2
+    assert peer.opened[1] - peer.answered_time >= 1
+    assert Counter(peer.seen) == {"s-0": 1, "s-1": 2, "s-2": 2}
+
+
+async def test_sagas_whose_end_is_awaited_take_as_long_as_they_do(peer: Streaming) -> None:
+    peer.answers.clear()
+    async with Client(peer.address, backoff=QUICK, silence_s=0.1) as client:
+        waiting = asyncio.create_task(collected(client.start_many(requests(3, wait=True))))
+        await peer.called.wait()
+        with pytest.raises(Unavailable):
+            await collected(client.start_many(requests(1)))  # so much time is over
+        peer.answers.set()
+        assert len(await waiting) == 3
+    assert Counter(peer.seen) == {"s-0": 1 + QUICK.attempts, "s-1": 1, "s-2": 1}
 
 
 async def test_a_refused_stream_is_not_opened_again(peer: Streaming, client: Client) -> None:
