@@ -37,17 +37,21 @@ class Started(NamedTuple):
     saga_id: str
     result: Saga | SagadError
     """The saga, without payloads, or why it was not started."""
+    created: bool | None
+    """False: the saga was there already. None: there is none, or an attempt whose answer was lost may have made it."""
 
 
 class _Requested:
     """One request until its answer is yielded."""
 
-    __slots__ = ("failures", "request", "sent", "size")
+    __slots__ = ("failures", "in_doubt", "request", "sent", "size")
 
     def __init__(self, request: StartSagaRequest) -> None:
         self.request = request
         self.size = request.ByteSize()
         self.failures = 0
+        self.in_doubt = False
+        """An earlier attempt may have started it."""
         self.sent = False
         """On the present stream, and not answered."""
 
@@ -76,7 +80,7 @@ class Starts:
         self._ready: deque[_Requested] = deque()
         """Those of the unanswered that are to be sent now."""
         self._pauses: set[asyncio.TimerHandle] = set()
-        self._answered: deque[tuple[_Requested, Saga | SagadError]] = deque()
+        self._answered: deque[tuple[_Requested, Started]] = deque()
         self._open_bytes = 0
         self._all_taken = False
         self._answers_since_break = False
@@ -98,8 +102,8 @@ class Starts:
         try:
             while self._answered or not talking.done():
                 while self._answered:
-                    requested, result = self._answered[0]
-                    yield Started(requested.request.saga_id, result)
+                    requested, started = self._answered[0]
+                    yield started
                     self._answered.popleft()
                     self._open_bytes -= requested.size
                     self._room.set()
@@ -199,7 +203,7 @@ class Starts:
             call.cancel()
             for requested in self._unanswered.values():
                 if requested.sent:
-                    requested.sent = False
+                    requested.sent, requested.in_doubt = False, True
                     self._make_ready(requested)
         return error
 
@@ -253,10 +257,11 @@ class Starts:
         if result.WhichOneof("result") == "saga":
             saga = Saga()
             saga.CopyFrom(result.saga)  # a part of a message keeps all of it in memory
-            self._answer(requested, saga)
+            self._answer(requested, saga, created=result.created or (None if requested.in_doubt else False))
             return
         error = from_status(result.error)
         requested.sent = False
+        requested.in_doubt |= isinstance(error, Unavailable)
         requested.failures += 1
         if requested.failures >= self._connection.backoff.attempts or not may_pass(error):
             self._answer(requested, error)
@@ -276,9 +281,10 @@ class Starts:
         pause = asyncio.get_running_loop().call_later(pause_s, over)
         self._pauses.add(pause)
 
-    def _answer(self, requested: _Requested, result: Saga | SagadError) -> None:
-        del self._unanswered[requested.request.saga_id]
-        self._answered.append((requested, result))
+    def _answer(self, requested: _Requested, result: Saga | SagadError, *, created: bool | None = None) -> None:
+        saga_id = requested.request.saga_id
+        del self._unanswered[saga_id]
+        self._answered.append((requested, Started(saga_id, result, created)))
         for event in (self._news, self._room, self._work):
             event.set()
 

@@ -60,6 +60,8 @@ class Tally:
     """What has become of the lines."""
 
     states: Counter[saga_pb2.SagaState.ValueType] = field(default_factory=Counter)
+    existed: int = 0
+    """Sagas that were there already; not those of which that is not known."""
     refused: list[tuple[int, str, SagadError]] = field(default_factory=list)
     """Line, saga_id and why."""
     stopped_by: SagadError | None = None
@@ -71,9 +73,10 @@ class Tally:
         """Sagas that are durable."""
         return self.states.total()
 
-    def add(self, saga: Saga) -> None:
+    def add(self, saga: Saga, created: bool | None) -> None:
         """Count a saga."""
         self.states[saga.state] += 1
+        self.existed += created is False
 
     def add_error(self, number: int, saga_id: str, error: SagadError) -> None:
         """Count a line that was refused, or note that the server is away."""
@@ -132,12 +135,12 @@ async def _start_lines(
     async with session.client(patient=True) as client:
         with bar:
             async with aclosing(client.start_many(requests(), concurrency=concurrency)) as results:
-                async for saga_id, result in _bounded(results, template, tally):
+                async for saga_id, result, created in _bounded(results, template, tally):
                     number = numbers[saga_id].popleft()
                     if not numbers[saga_id]:
                         del numbers[saga_id]
                     if isinstance(result, Saga):
-                        tally.add(result)
+                        tally.add(result, created)
                     else:
                         tally.add_error(number, saga_id, result)
                     done = tally.sagas + len(tally.refused)
@@ -175,13 +178,15 @@ def _report(session: Session, template: Template, tally: Tally, total: int) -> i
     states = [(saga_state(state), str(count)) for state, count in sorted(tally.states.items())]
     data = {
         "sagas": tally.sagas,
+        "existed": tally.existed,
         "states": {str(state): int(count) for state, count in states},
         "refused": [
             {"line": number, "sagaId": saga_id, "reason": error.reason, "message": error.message}
             for number, saga_id, error in tally.refused
         ],
     }
-    fields = [("lines", str(total)), ("sagas", str(tally.sagas)), ("refused", str(len(tally.refused)))]
+    counts = {"sagas": tally.sagas, "there already": tally.existed, "refused": len(tally.refused)}
+    fields = [("lines", str(total)), *((name, str(count)) for name, count in counts.items())]
     rate = ("took", f"{took_s:.1f} s, {tally.sagas / took_s:.0f}/s")
     session.output.show(data, Fields([*fields, rate]), Rows(("STATE", "SAGAS"), states))
     if tally.is_hopeless:

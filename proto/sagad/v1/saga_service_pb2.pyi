@@ -267,10 +267,15 @@ class StartSagasResult(_message.Message):
     SAGA_ID_FIELD_NUMBER: _builtins.int
     SAGA_FIELD_NUMBER: _builtins.int
     ERROR_FIELD_NUMBER: _builtins.int
+    CREATED_FIELD_NUMBER: _builtins.int
     namespace: _builtins.str
     """namespace of the saga, never empty."""
     saga_id: _builtins.str
     """saga_id as requested. Empty where it was missing: the error then names the saga's place in its message."""
+    created: _builtins.bool
+    """created: the saga was made for this very request. False: it was there already, perhaps by an earlier request of yours
+    whose answer was lost; or there is an error.
+    """
     @_builtins.property
     def saga(self) -> _saga_pb2.Saga:
         """saga as it is now, without payloads."""
@@ -286,10 +291,11 @@ class StartSagasResult(_message.Message):
         saga_id: _builtins.str = ...,
         saga: _saga_pb2.Saga | None = ...,
         error: _status_pb2.Status | None = ...,
+        created: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "result", b"result", "saga", b"saga"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "namespace", b"namespace", "result", b"result", "saga", b"saga", "saga_id", b"saga_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["created", b"created", "error", b"error", "namespace", b"namespace", "result", b"result", "saga", b"saga", "saga_id", b"saga_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_result: _TypeAlias = _typing.Literal["saga", "error"]  # noqa: Y015
     _WhichOneofArgType_result: _TypeAlias = _typing.Literal["result", b"result"]  # noqa: Y015

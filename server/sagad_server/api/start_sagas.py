@@ -146,6 +146,7 @@ class StartSagas:
         try:
             command = self._command(request, place)
             requested.active = await self._commands.begin(command, requested.done, wait=wait)
+            requested.made = command.made
         except SagadError as error:
             requested.done(error)
         except Exception as error:  # noqa: BLE001 - one bad saga must not stop the others
@@ -220,7 +221,7 @@ class StartSagas:
 class _Requested:
     """One saga of the stream, until its answer is told."""
 
-    __slots__ = ("_starting", "active", "key", "message", "result", "size")
+    __slots__ = ("_starting", "active", "key", "made", "message", "result", "size")
 
     def __init__(self, starting: StartSagas, request: pb.StartSagaRequest) -> None:
         self._starting = starting
@@ -229,6 +230,8 @@ class _Requested:
         self.message = request.SerializeToString() if request.wait else b""
         """For the node that drives the saga, should it be another one."""
         self.active: ActiveSaga | None = None
+        self.made: UUID | None = None
+        """See `Start`."""
         self.result: Answer | None = None
 
     def done(self, result: Snapshot | Tombstone | SagadError) -> None:
@@ -254,6 +257,7 @@ class _Requested:
         result.namespace, result.saga_id = self.key
         try:
             _fill(result, self.result)
+            result.created = self.made is not None and result.saga.uid == str(self.made)
         except Exception as error:  # noqa: BLE001 - a saga that cannot be shown must not stop the others
             result.error.CopyFrom(unexpected(_METHOD, error).status)
         return result.ByteSize()

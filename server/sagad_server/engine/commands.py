@@ -42,6 +42,8 @@ class Start:
     metadata: Mapping[str, str]
     timeout_ms: int | None
     request_hash: bytes
+    made: UUID | None = None
+    """The uid of the saga that was made for it. If that is not the one that is answered, another was there before."""
 
 
 class Commands:
@@ -118,6 +120,7 @@ class Commands:
             timeout_ms=definition.timeout_ms if command.timeout_ms is None else command.timeout_ms,
             steps=[Step() for _ in definition.steps],
         )
+        command.made = saga.uid
         active = ActiveSaga(command.key, saga, epoch=1, owned=True, request_hash=command.request_hash)
         self._engine.admit(active)
         if wait:

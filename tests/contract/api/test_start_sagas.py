@@ -12,6 +12,7 @@ from support.server import Server, chain, eventually, read_refusal, rest, runnin
 
 from sagad.v1 import saga_pb2
 from sagad.v1 import saga_service_pb2 as pb
+from sagad.v1.admin_service_pb2 import PurgeSagasRequest
 from sagad_server.api import start_sagas
 from sagad_server.api.start_sagas import StartSagas
 from sagad_server.domain.errors import Unavailable
@@ -168,6 +169,26 @@ async def test_the_same_id_twice_in_one_stream_is_one_saga_and_two_answers(serve
     answers = [result for message in await rest(call) for result in message.results]
     assert sorted(result.WhichOneof("result") for result in answers) == ["error", "saga", "saga"]
     held.release()
+
+
+async def test_each_saga_is_said_to_be_created_once(server: Server) -> None:
+    held = hold_all(server.participant, "do_charge")
+    unary = await server.start(saga_id="s0")
+    for wait in (False, True):
+        twins = [order("s1", wait=wait), order("s2", wait=wait), order("s1", wait=wait)]
+        call = opened(server, [*twins, order("s0", wait=wait), order("s3", version="x")])
+        if wait:
+            held.release()
+        told = sorted((result.saga_id, result.created) for message in await rest(call) for result in message.results)
+        made = not wait  # the second time all are there, and in memory
+        assert told == [("s0", False), ("s1", False), ("s1", made), ("s2", made), ("s3", False)]
+    server.participant.always("do_charge", success())
+    await eventually(lambda: not server.engine.sagas)
+    found = await started(server, *orders(5, wait=True))
+    assert {saga_id for saga_id, result in found.items() if result.created} == {"s3", "s4"}, "the others are at rest"
+    assert found["s0"].saga.uid == unary.uid
+    await server.admin.PurgeSagas(PurgeSagasRequest())
+    assert not any(result.created for result in (await started(server, *orders(5))).values()), "they are purged"
 
 
 async def test_a_refused_saga_shows_its_end(server: Server) -> None:
@@ -375,7 +396,9 @@ async def test_a_saga_of_another_node_is_answered_by_any(participant: ScriptedPa
             at_once += (await call.read()).results
         assert sorted(result.WhichOneof("result") for result in at_once) == ["error", "saga"]
         held.release()
-        assert (await results(call, 1))["s0"].saga.state == SUCCEEDED
+        (last,) = (await results(call, 1)).values()
+        assert last.saga.state == SUCCEEDED
+        assert not any(result.created for result in (*at_once, last))
         assert not two.engine.sagas
 
 

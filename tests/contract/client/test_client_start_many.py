@@ -38,6 +38,8 @@ class Streaming(Peer):
     answers: asyncio.Event = field(default_factory=asyncio.Event)
     """Nothing is answered before it is set."""
     seen: list[str] = field(default_factory=list)
+    there: set[str] = field(default_factory=set)
+    """Sagas that are started."""
     largest: int = 0
     streams: int = 0
     opened: list[float] = field(default_factory=list)
@@ -70,7 +72,10 @@ class Streaming(Peer):
         refusal = self.refuse(request)
         if refusal is not None:
             return pb.StartSagasResult(namespace="default", saga_id=request.saga_id, error=refusal.message_status())
-        return pb.StartSagasResult(saga_id=request.saga_id, saga=saga_pb2.Saga(saga_id=request.saga_id))
+        created = request.saga_id not in self.there
+        self.there.add(request.saga_id)
+        saga = saga_pb2.Saga(saga_id=request.saga_id)
+        return pb.StartSagasResult(saga_id=request.saga_id, saga=saga, created=created)
 
 
 @pytest.fixture
@@ -90,7 +95,7 @@ async def client(peer: Peer) -> AsyncIterator[Client]:
 async def collected(results: AsyncIterator[Started]) -> dict[str, saga_pb2.Saga | SagadError]:
     """All results by id. None may come twice."""
     found: dict[str, saga_pb2.Saga | SagadError] = {}
-    async for saga_id, result in results:
+    async for saga_id, result, _ in results:
         assert saga_id not in found, f"{saga_id} was yielded twice"
         found[saga_id] = result
     return found
@@ -239,6 +244,32 @@ async def test_a_saga_that_stays_unavailable_is_tried_so_often_and_then_told(pee
     assert sum(isinstance(result, saga_pb2.Saga) for result in found.values()) == 4
 
 
+async def test_a_result_says_whether_the_saga_was_created_or_that_it_is_not_known(
+    peer: Streaming, client: Client
+) -> None:
+    refused: set[str] = set()
+
+    def refuse(request: pb.StartSagaRequest) -> Refusal | None:
+        """Once each, after which one may be there and the other is not."""
+        if request.saga_id not in {"s-1", "s-2"} or request.saga_id in refused:
+            return None
+        refused.add(request.saga_id)
+        peer.there.add("s-1")
+        return Refusal("UNAVAILABLE" if request.saga_id == "s-1" else "RESOURCE_EXHAUSTED", "OVERLOADED", 0.001)
+
+    peer.refuse, peer.there = refuse, {"s-0"}
+    found = {saga_id: created async for saga_id, _, created in client.start_many(requests(4))}
+    assert found == {"s-0": False, "s-1": None, "s-2": True, "s-3": True}
+
+
+async def test_what_a_broken_stream_may_have_started_is_not_said_to_have_been_there(
+    peer: Streaming, client: Client
+) -> None:
+    peer.breaks, peer.there = [1], {"s-0", "s-1"}
+    found = {saga_id: created async for saga_id, _, created in client.start_many(requests(3))}
+    assert found == {"s-0": False, "s-1": None, "s-2": True}
+
+
 async def test_no_more_are_taken_than_may_be_open_however_slow_the_consumer(peer: Streaming, client: Client) -> None:
     taken = 0
 
@@ -282,7 +313,7 @@ async def test_a_request_that_is_too_large_is_refused_alone(peer: Streaming, cli
 
 async def test_the_same_id_again_is_asked_again_and_answered_again(peer: Streaming, client: Client) -> None:
     given = [*requests(3), *requests(3)]
-    counts = Counter([saga_id async for saga_id, _ in client.start_many(given)])
+    counts = Counter([saga_id async for saga_id, *_ in client.start_many(given)])
     assert counts == {"s-0": 2, "s-1": 2, "s-2": 2}
 
 

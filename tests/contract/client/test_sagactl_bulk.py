@@ -6,6 +6,7 @@ import asyncio
 import fcntl
 import json
 import os
+import re
 import signal
 import sys
 import termios
@@ -31,6 +32,8 @@ class Counting(Peer):
 
     refuse: Answer = lambda request: None
     rank: int = 1
+    there: frozenset[str] = frozenset()
+    """Sagas that were there already."""
     most_unanswered: int = 0
     seen: list[pb.StartSagaRequest] = field(default_factory=list)
 
@@ -49,7 +52,8 @@ class Counting(Peer):
         if refusal is not None:
             return pb.StartSagasResult(saga_id=request.saga_id, error=refusal.message_status())
         state = saga_pb2.SAGA_STATE_SUCCEEDED if request.wait else saga_pb2.SAGA_STATE_RUNNING
-        return pb.StartSagasResult(saga_id=request.saga_id, saga=saga_pb2.Saga(saga_id=request.saga_id, state=state))
+        saga = saga_pb2.Saga(saga_id=request.saga_id, state=state)
+        return pb.StartSagasResult(saga_id=request.saga_id, saga=saga, created=request.saga_id not in self.there)
 
 
 @pytest.fixture
@@ -81,7 +85,7 @@ async def test_each_line_starts_one_saga_with_its_input_and_labels(
     arguments = ("start", "order", "--file", file, "--version", "1.0.0", "--label", "batch=7", "--timeout", "5m")
     result = await sagactl(*arguments, "--concurrency", "1", "-o", "json")
     assert result.code == 0, result.err
-    assert result.json == {"sagas": 3, "states": {"RUNNING": 3}, "refused": []}
+    assert result.json == {"sagas": 3, "existed": 0, "states": {"RUNNING": 3}, "refused": []}
     assert [request.saga_id for request in peer.seen] == ["order-0", "order-1", "order-2"]
     request = peer.seen[2]
     assert request.input.json.struct_value.fields["n"].number_value == 2
@@ -96,6 +100,15 @@ async def test_the_same_command_again_asks_for_the_very_same_sagas(
     for _ in range(2):
         assert (await sagactl("start", "order", "--file", file, "--concurrency", "1")).code == 0
     assert peer.seen[:5] == peer.seen[5:]
+
+
+async def test_what_was_there_already_is_counted(peer: Counting, sagactl: Sagactl, tmp_path: Path) -> None:
+    peer.there = frozenset({"order-0", "order-3"})
+    file = orders(tmp_path / "orders.jsonl", 5)
+    counted = await sagactl("start", "order", "--file", file, "-o", "json")
+    assert counted.json == {"sagas": 5, "existed": 2, "states": {"RUNNING": 5}, "refused": []}
+    shown = (await sagactl("start", "order", "--file", file)).out
+    assert re.search(r"there already\W+2\b", shown), shown
 
 
 async def test_no_more_starts_are_unanswered_than_was_said(tmp_path: Path) -> None:
@@ -240,7 +253,7 @@ async def test_lines_come_from_standard_input_a_pipe_or_a_file(
     os.close(file)
     out, err = await process.communicate()
     assert process.returncode == 0, err
-    assert by_pipe.json == json.loads(out) == {"sagas": 3, "states": {"RUNNING": 3}, "refused": []}
+    assert by_pipe.json == json.loads(out) == {"sagas": 3, "existed": 0, "states": {"RUNNING": 3}, "refused": []}
     assert [request.saga_id for request in peer.seen] == 2 * ["order-0", "order-1", "order-2"]
 
 

@@ -107,9 +107,11 @@ async def test_a_file_of_sagas_is_started_once_however_often(
     prefix = new_saga_id()
     file.write_text("".join(json.dumps({"saga_id": f"{prefix}-{n}", "input": {"n": n}}) + "\n" for n in range(200)))
     first = await sagactl("start", recipes["ok"], "--file", str(file), "--wait", "-o", "json")
-    assert (first.code, first.json) == (0, {"sagas": 200, "states": {"SUCCEEDED": 200}, "refused": []}), first.err
+    assert (first.code, first.json) == (0, {"sagas": 200, "existed": 0, "states": {"SUCCEEDED": 200}, "refused": []}), (
+        first.err
+    )
     again = await sagactl("start", recipes["ok"], "--file", str(file), "-o", "json")
-    assert again.json["states"] == {"SUCCEEDED": 200}
+    assert (again.json["states"], again.json["existed"]) == ({"SUCCEEDED": 200}, 200)
     total = (await sagactl("stats", "--definition", recipes["ok"], "-o", "json")).json["total"]
     assert total == "200"
 

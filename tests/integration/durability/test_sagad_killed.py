@@ -45,7 +45,7 @@ async def test_a_stream_of_starts_goes_on_through_kills_and_starts_each_saga_onc
                 await load.prepare()
                 requests = [load.request(saga_id) for saga_id in load.ids]
                 told: list[str] = []
-                async for saga_id, result in load.client.start_many(requests, concurrency=20):
+                async for saga_id, result, _ in load.client.start_many(requests, concurrency=20):
                     assert isinstance(result, Saga), result
                     told.append(saga_id)
                     if len(told) in (50, 120):  # 20 are under way, sent or durable or answered and not yet told
