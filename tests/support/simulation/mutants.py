@@ -108,7 +108,7 @@ _TABLE = [
         "self._act(active, decision); self.writer.submit(write)",
     ),
     Mutant(
-        "back-off timer lost", 0, "a wait that begins has no timer",
+        "back-off timer lost", 1, "a wait that begins has no timer",
         "engine.engine:Engine._act", "self._timers.arm(active, index, active.saga.steps[index].delay_ms)", "pass",
     ),
     Mutant(
@@ -133,7 +133,7 @@ _TABLE = [
         "engine.membership:Membership._renew", "began_s + self._lease_s", "self._clock.monotonic() + self._lease_s",
     ),
     Mutant(
-        "no patience", 1, "a node is declared dead before its lease is over",
+        "no patience", 8, "a node is declared dead before its lease is over",
         "engine.membership:Membership._observe", "self._lease_s * _PATIENCE", "self._lease_s * 0.4",
     ),
     Mutant(
@@ -159,7 +159,7 @@ _TABLE = [
         "domain.decide:call_again", "draft.change(index).step.may_have_happened = True", "pass",
     ),
     Mutant(
-        "late answer applied", 0, "the answer of an earlier attempt settles the step",
+        "late answer applied", 1, "the answer of an earlier attempt settles the step",
         "domain.decide:_answered", " or not current", "",
     ),
     Mutant(
@@ -172,7 +172,7 @@ _TABLE = [
         "if not decide_completion(saga, what) or saga.steps[what.step].state is StepState.AWAITING_COMPLETION:",
     ),
     Mutant(
-        "deadline over the pivot", 1, "a deadline turns the saga round while its pivot is in flight",
+        "deadline over the pivot", 3, "a deadline turns the saga round while its pivot is in flight",
         "domain.saga:Saga.deadline_counts", "self.pivot_in_flight() or ", "",
     ),
     Mutant(
@@ -188,15 +188,15 @@ _TABLE = [
         "domain.saga:Saga.idempotency_key", "{self.steps[index].generation}", "{self.steps[index].attempt}",
     ),
     Mutant(
-        "new key by RetrySaga", 10, "RetrySaga gives a new key to what may have happened",
+        "new key by RetrySaga", 25, "RetrySaga gives a new key to what may have happened",
         "domain.operator:_retry_step", "if not step.may_have_happened and step.attempt:", "if step.attempt:",
     ),
     Mutant(
-        "parked step not reported", 1, "a parked saga does not say why",
+        "parked step not reported", 0, "a parked saga does not say why",
         "engine.records:parking_mask", "mask |= 1 << step.parking_reason", "pass",
     ),
     Mutant(
-        "tombstone written", 27, "a purged saga goes on",
+        "tombstone written", 1, "a purged saga goes on",
         "storage.memory_database:MemoryDatabase.write", "if row.purge_time is not None:", "if False:",
     ),
     Mutant(
@@ -228,7 +228,7 @@ _TABLE = [
         "engine.follower:Follower.publish", "self.since = self._rows[-1].cursor", "pass",
     ),
     Mutant(
-        "queued call counted with its stream", 42, "a call that waited for a frame is told of as lost with the stream",
+        "queued call counted with its stream", 27, "a call that waited for a frame is told of as lost with the stream",
         "transport.session:Session.close", "self._put_back()",
         "self._too_early and self._dispatcher.ended(self._too_early, failed, 0.0)",
     ),
@@ -250,12 +250,12 @@ _TABLE = [
         "transport.session:Session._time_over", "self._end(call_id, over, now_s)", "pass",
     ),
     Mutant(
-        "lease forgotten between frames", 132, "a call that waited for a frame goes out whoever drives its saga now",
+        "lease forgotten between frames", 38, "a call that waited for a frame goes out whoever drives its saga now",
         "transport.session:Session._next", "self._put_back()",
         "call, self._too_early = self._too_early, None\n    if call is not None: return call",
     ),
     Mutant(
-        "lease ignored in the queue", 10, "a call that has waited goes out whoever drives its saga now",
+        "lease ignored in the queue", 25, "a call that has waited goes out whoever drives its saga now",
         "transport.dispatcher:Dispatcher.take", "if call.may_start(call):", "if True:",
     ),
 ]  # fmt: skip
