@@ -24,7 +24,7 @@ _SHORTEST_S = 0.02
 _LONGEST_S = 0.25
 """Between two reads at most: for what other nodes commit. Where this node has just committed, or there was something to
 read, the next reads come sooner."""
-_MOST_TOLD_PER_S = 1_000
+_MOST_TOLD_PER_S = 2_000
 """A message to a client costs 50-100 us, much or little as it tells. So where there are many to tell, each is told more
 at once and less often."""
 _TURN = 1_024
@@ -101,7 +101,7 @@ class Journal:
         try:
             while self._audiences:
                 page = await self._next(progress.read)
-                told += await self._publish(page, progress)
+                told = max(told, await self._publish(page, progress))
                 if not page.more:
                     await self._pause(page, told)
                     told = 0
