@@ -60,6 +60,22 @@ CREATE TABLE sagad.journal_purge (
 );
 CREATE INDEX journal_purge_order ON sagad.journal_purge USING btree (xid, "position");
 
+CREATE TABLE sagad.lock (
+    namespace text COLLATE "C" NOT NULL,
+    saga_id text COLLATE "C" NOT NULL,
+    name text COLLATE "C" NOT NULL,
+    resource text COLLATE "C" NOT NULL DEFAULT ((namespace || '/'::text) || name),
+    ticket bigint NOT NULL GENERATED ALWAYS AS IDENTITY,
+    fencing_token bigint,
+    request_time timestamp with time zone NOT NULL DEFAULT now(),
+    take_time timestamp with time zone,
+    CONSTRAINT lock_pkey PRIMARY KEY (namespace, saga_id, ticket)
+) WITH (fillfactor=70);
+CREATE INDEX lock_queue ON sagad.lock USING btree (resource, ticket);
+CREATE UNIQUE INDEX lock_holder ON sagad.lock USING btree (resource) WHERE (fencing_token IS NOT NULL);
+COMMENT ON COLUMN sagad.lock.ticket IS 'the place in the queue';
+COMMENT ON COLUMN sagad.lock.fencing_token IS 'null while it waits';
+
 CREATE TABLE sagad.mirror_lane (
     topic text COLLATE "C" NOT NULL,
     lane smallint NOT NULL,

@@ -65,6 +65,7 @@ class Definition(_message.Message):
     TIMEOUT_FIELD_NUMBER: _builtins.int
     ACTIVE_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
+    LOCKS_FIELD_NUMBER: _builtins.int
     definition_id: _builtins.str
     """definition_id names the recipe over all its versions: 2-100 characters of a-z, A-Z, 0-9, '.', '_', '-'."""
     version: _builtins.str
@@ -89,6 +90,13 @@ class Definition(_message.Message):
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """create_time is set by the server."""
 
+    @_builtins.property
+    def locks(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """locks are CEL expressions over `input`, at most 16 of 1 KiB each, that give the names of resources, such as
+        `'order/' + input.order_id`. A saga takes these locks one by one, in the order of their names, before its first step, and
+        holds them until it has ended: no two sagas of a namespace hold one of the same name. Names are strings of 1-256 bytes.
+        """
+
     def __init__(
         self,
         *,
@@ -100,10 +108,11 @@ class Definition(_message.Message):
         timeout: _duration_pb2.Duration | None = ...,
         active: _builtins.bool | None = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
+        locks: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_active", b"_active", "active", b"active", "create_time", b"create_time", "timeout", b"timeout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_active", b"_active", "active", b"active", "create_time", b"create_time", "definition_id", b"definition_id", "description", b"description", "name", b"name", "steps", b"steps", "timeout", b"timeout", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_active", b"_active", "active", b"active", "create_time", b"create_time", "definition_id", b"definition_id", "description", b"description", "locks", b"locks", "name", b"name", "steps", b"steps", "timeout", b"timeout", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__active: _TypeAlias = _typing.Literal["active"]  # noqa: Y015
     _WhichOneofArgType__active: _TypeAlias = _typing.Literal["_active", b"_active"]  # noqa: Y015

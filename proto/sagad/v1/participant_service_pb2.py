@@ -26,7 +26,7 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from sagad.v1 import common_pb2 as sagad_dot_v1_dot_common__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"sagad/v1/participant_service.proto\x12\x08sagad.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x15sagad/v1/common.proto\"\xb5\x05\n\x0bStepRequest\x12\x1c\n\tnamespace\x18\x01 \x01(\tR\tnamespace\x12\x17\n\x07saga_id\x18\x02 \x01(\tR\x06sagaId\x12#\n\rdefinition_id\x18\x03 \x01(\tR\x0c\x64\x65\x66initionId\x12\x18\n\x07version\x18\x04 \x01(\tR\x07version\x12\x17\n\x07step_id\x18\x05 \x01(\tR\x06stepId\x12\x16\n\x06\x61\x63tion\x18\x06 \x01(\tR\x06\x61\x63tion\x12\'\n\x0fidempotency_key\x18\x07 \x01(\tR\x0eidempotencyKey\x12\x18\n\x07\x61ttempt\x18\x08 \x01(\x05R\x07\x61ttempt\x12#\n\rfencing_token\x18\t \x01(\x03R\x0c\x66\x65ncingToken\x12@\n\x0eremaining_time\x18\n \x01(\x0b\x32\x19.google.protobuf.DurationR\rremainingTime\x12\'\n\x05input\x18\x0b \x01(\x0b\x32\x11.sagad.v1.PayloadR\x05input\x12<\n\x07outputs\x18\x0c \x03(\x0b\x32\".sagad.v1.StepRequest.OutputsEntryR\x07outputs\x12\x39\n\x06labels\x18\r \x03(\x0b\x32!.sagad.v1.StepRequest.LabelsEntryR\x06labels\x12)\n\x10\x63ompletion_token\x18\x0e \x01(\tR\x0f\x63ompletionToken\x1aM\n\x0cOutputsEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\'\n\x05value\x18\x02 \x01(\x0b\x32\x11.sagad.v1.PayloadR\x05value:\x02\x38\x01\x1a\x39\n\x0bLabelsEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\tR\x05value:\x02\x38\x01\"?\n\x0cStepResponse\x12/\n\x07outcome\x18\x01 \x01(\x0b\x32\x15.sagad.v1.StepOutcomeR\x07outcome\"\xdf\x05\n\x11\x43ompensateRequest\x12\x1c\n\tnamespace\x18\x01 \x01(\tR\tnamespace\x12\x17\n\x07saga_id\x18\x02 \x01(\tR\x06sagaId\x12#\n\rdefinition_id\x18\x03 \x01(\tR\x0c\x64\x65\x66initionId\x12\x18\n\x07version\x18\x04 \x01(\tR\x07version\x12\x17\n\x07step_id\x18\x05 \x01(\tR\x06stepId\x12\"\n\x0c\x63ompensation\x18\x06 \x01(\tR\x0c\x63ompensation\x12\'\n\x0fidempotency_key\x18\x07 \x01(\tR\x0eidempotencyKey\x12\x18\n\x07\x61ttempt\x18\x08 \x01(\x05R\x07\x61ttempt\x12#\n\rfencing_token\x18\t \x01(\x03R\x0c\x66\x65ncingToken\x12@\n\x0eremaining_time\x18\n \x01(\x0b\x32\x19.google.protobuf.DurationR\rremainingTime\x12\'\n\x05input\x18\x0b \x01(\x0b\x32\x11.sagad.v1.PayloadR\x05input\x12\x31\n\x07outcome\x18\x0c \x01(\x0e\x32\x17.sagad.v1.ActionOutcomeR\x07outcome\x12)\n\x06output\x18\r \x01(\x0b\x32\x11.sagad.v1.PayloadR\x06output\x12\'\n\x05\x63\x61use\x18\x0e \x01(\x0b\x32\x11.sagad.v1.FailureR\x05\x63\x61use\x12?\n\x06labels\x18\x0f \x03(\x0b\x32\'.sagad.v1.CompensateRequest.LabelsEntryR\x06labels\x12)\n\x10\x63ompletion_token\x18\x10 \x01(\tR\x0f\x63ompletionToken\x12\x16\n\x06\x61\x63tion\x18\x11 \x01(\tR\x06\x61\x63tion\x1a\x39\n\x0bLabelsEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\tR\x05value:\x02\x38\x01\"E\n\x12\x43ompensateResponse\x12/\n\x07outcome\x18\x01 \x01(\x0b\x32\x15.sagad.v1.StepOutcomeR\x07outcome\"=\n\x0eSessionRequest\x12+\n\x05\x63\x61lls\x18\x01 \x03(\x0b\x32\x15.sagad.v1.SessionCallR\x05\x63\x61lls\"\x98\x02\n\x0bSessionCall\x12\x17\n\x07\x63\x61ll_id\x18\x01 \x01(\x04R\x06\x63\x61llId\x12+\n\x04step\x18\x02 \x01(\x0b\x32\x15.sagad.v1.StepRequestH\x00R\x04step\x12=\n\ncompensate\x18\x03 \x01(\x0b\x32\x1b.sagad.v1.CompensateRequestH\x00R\ncompensate\x12?\n\x08metadata\x18\x04 \x03(\x0b\x32#.sagad.v1.SessionCall.MetadataEntryR\x08metadata\x1a;\n\rMetadataEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\tR\x05value:\x02\x38\x01\x42\x06\n\x04\x63\x61ll\"^\n\x0fSessionResponse\x12\x31\n\x07\x61nswers\x18\x01 \x03(\x0b\x32\x17.sagad.v1.SessionAnswerR\x07\x61nswers\x12\x18\n\x07\x63losing\x18\x02 \x01(\x08R\x07\x63losing\"\x95\x01\n\rSessionAnswer\x12\x17\n\x07\x63\x61ll_id\x18\x01 \x01(\x04R\x06\x63\x61llId\x12\x31\n\x07outcome\x18\x02 \x01(\x0b\x32\x15.sagad.v1.StepOutcomeH\x00R\x07outcome\x12.\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x16.sagad.v1.SessionErrorH\x00R\x05\x65rrorB\x08\n\x06result\"x\n\x0cSessionError\x12\x12\n\x04\x63ode\x18\x01 \x01(\x05R\x04\x63ode\x12\x18\n\x07message\x18\x02 \x01(\tR\x07message\x12:\n\x0bretry_after\x18\x03 \x01(\x0b\x32\x19.google.protobuf.DurationR\nretryAfter\"\x11\n\x0f\x44\x65scribeRequest\"n\n\x10\x44\x65scribeResponse\x12\x18\n\x07\x61\x63tions\x18\x01 \x03(\tR\x07\x61\x63tions\x12$\n\rcompensations\x18\x02 \x03(\tR\rcompensations\x12\x1a\n\x08sessions\x18\x03 \x01(\x08R\x08sessions*i\n\rActionOutcome\x12\x1e\n\x1a\x41\x43TION_OUTCOME_UNSPECIFIED\x10\x00\x12\x1c\n\x18\x41\x43TION_OUTCOME_SUCCEEDED\x10\x01\x12\x1a\n\x16\x41\x43TION_OUTCOME_UNKNOWN\x10\x02\x32\x9b\x02\n\x12ParticipantService\x12\x35\n\x04Step\x12\x15.sagad.v1.StepRequest\x1a\x16.sagad.v1.StepResponse\x12G\n\nCompensate\x12\x1b.sagad.v1.CompensateRequest\x1a\x1c.sagad.v1.CompensateResponse\x12\x42\n\x07Session\x12\x18.sagad.v1.SessionRequest\x1a\x19.sagad.v1.SessionResponse(\x01\x30\x01\x12\x41\n\x08\x44\x65scribe\x12\x19.sagad.v1.DescribeRequest\x1a\x1a.sagad.v1.DescribeResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"sagad/v1/participant_service.proto\x12\x08sagad.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x15sagad/v1/common.proto\"\xbc\x06\n\x0bStepRequest\x12\x1c\n\tnamespace\x18\x01 \x01(\tR\tnamespace\x12\x17\n\x07saga_id\x18\x02 \x01(\tR\x06sagaId\x12#\n\rdefinition_id\x18\x03 \x01(\tR\x0c\x64\x65\x66initionId\x12\x18\n\x07version\x18\x04 \x01(\tR\x07version\x12\x17\n\x07step_id\x18\x05 \x01(\tR\x06stepId\x12\x16\n\x06\x61\x63tion\x18\x06 \x01(\tR\x06\x61\x63tion\x12\'\n\x0fidempotency_key\x18\x07 \x01(\tR\x0eidempotencyKey\x12\x18\n\x07\x61ttempt\x18\x08 \x01(\x05R\x07\x61ttempt\x12#\n\rfencing_token\x18\t \x01(\x03R\x0c\x66\x65ncingToken\x12@\n\x0eremaining_time\x18\n \x01(\x0b\x32\x19.google.protobuf.DurationR\rremainingTime\x12\'\n\x05input\x18\x0b \x01(\x0b\x32\x11.sagad.v1.PayloadR\x05input\x12<\n\x07outputs\x18\x0c \x03(\x0b\x32\".sagad.v1.StepRequest.OutputsEntryR\x07outputs\x12\x39\n\x06labels\x18\r \x03(\x0b\x32!.sagad.v1.StepRequest.LabelsEntryR\x06labels\x12)\n\x10\x63ompletion_token\x18\x0e \x01(\tR\x0f\x63ompletionToken\x12\x46\n\x0block_tokens\x18\x0f \x03(\x0b\x32%.sagad.v1.StepRequest.LockTokensEntryR\nlockTokens\x1aM\n\x0cOutputsEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\'\n\x05value\x18\x02 \x01(\x0b\x32\x11.sagad.v1.PayloadR\x05value:\x02\x38\x01\x1a\x39\n\x0bLabelsEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\tR\x05value:\x02\x38\x01\x1a=\n\x0fLockTokensEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\x03R\x05value:\x02\x38\x01\"?\n\x0cStepResponse\x12/\n\x07outcome\x18\x01 \x01(\x0b\x32\x15.sagad.v1.StepOutcomeR\x07outcome\"\xec\x06\n\x11\x43ompensateRequest\x12\x1c\n\tnamespace\x18\x01 \x01(\tR\tnamespace\x12\x17\n\x07saga_id\x18\x02 \x01(\tR\x06sagaId\x12#\n\rdefinition_id\x18\x03 \x01(\tR\x0c\x64\x65\x66initionId\x12\x18\n\x07version\x18\x04 \x01(\tR\x07version\x12\x17\n\x07step_id\x18\x05 \x01(\tR\x06stepId\x12\"\n\x0c\x63ompensation\x18\x06 \x01(\tR\x0c\x63ompensation\x12\'\n\x0fidempotency_key\x18\x07 \x01(\tR\x0eidempotencyKey\x12\x18\n\x07\x61ttempt\x18\x08 \x01(\x05R\x07\x61ttempt\x12#\n\rfencing_token\x18\t \x01(\x03R\x0c\x66\x65ncingToken\x12@\n\x0eremaining_time\x18\n \x01(\x0b\x32\x19.google.protobuf.DurationR\rremainingTime\x12\'\n\x05input\x18\x0b \x01(\x0b\x32\x11.sagad.v1.PayloadR\x05input\x12\x31\n\x07outcome\x18\x0c \x01(\x0e\x32\x17.sagad.v1.ActionOutcomeR\x07outcome\x12)\n\x06output\x18\r \x01(\x0b\x32\x11.sagad.v1.PayloadR\x06output\x12\'\n\x05\x63\x61use\x18\x0e \x01(\x0b\x32\x11.sagad.v1.FailureR\x05\x63\x61use\x12?\n\x06labels\x18\x0f \x03(\x0b\x32\'.sagad.v1.CompensateRequest.LabelsEntryR\x06labels\x12)\n\x10\x63ompletion_token\x18\x10 \x01(\tR\x0f\x63ompletionToken\x12\x16\n\x06\x61\x63tion\x18\x11 \x01(\tR\x06\x61\x63tion\x12L\n\x0block_tokens\x18\x12 \x03(\x0b\x32+.sagad.v1.CompensateRequest.LockTokensEntryR\nlockTokens\x1a\x39\n\x0bLabelsEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\tR\x05value:\x02\x38\x01\x1a=\n\x0fLockTokensEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\x03R\x05value:\x02\x38\x01\"E\n\x12\x43ompensateResponse\x12/\n\x07outcome\x18\x01 \x01(\x0b\x32\x15.sagad.v1.StepOutcomeR\x07outcome\"=\n\x0eSessionRequest\x12+\n\x05\x63\x61lls\x18\x01 \x03(\x0b\x32\x15.sagad.v1.SessionCallR\x05\x63\x61lls\"\x98\x02\n\x0bSessionCall\x12\x17\n\x07\x63\x61ll_id\x18\x01 \x01(\x04R\x06\x63\x61llId\x12+\n\x04step\x18\x02 \x01(\x0b\x32\x15.sagad.v1.StepRequestH\x00R\x04step\x12=\n\ncompensate\x18\x03 \x01(\x0b\x32\x1b.sagad.v1.CompensateRequestH\x00R\ncompensate\x12?\n\x08metadata\x18\x04 \x03(\x0b\x32#.sagad.v1.SessionCall.MetadataEntryR\x08metadata\x1a;\n\rMetadataEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\tR\x05value:\x02\x38\x01\x42\x06\n\x04\x63\x61ll\"^\n\x0fSessionResponse\x12\x31\n\x07\x61nswers\x18\x01 \x03(\x0b\x32\x17.sagad.v1.SessionAnswerR\x07\x61nswers\x12\x18\n\x07\x63losing\x18\x02 \x01(\x08R\x07\x63losing\"\x95\x01\n\rSessionAnswer\x12\x17\n\x07\x63\x61ll_id\x18\x01 \x01(\x04R\x06\x63\x61llId\x12\x31\n\x07outcome\x18\x02 \x01(\x0b\x32\x15.sagad.v1.StepOutcomeH\x00R\x07outcome\x12.\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x16.sagad.v1.SessionErrorH\x00R\x05\x65rrorB\x08\n\x06result\"x\n\x0cSessionError\x12\x12\n\x04\x63ode\x18\x01 \x01(\x05R\x04\x63ode\x12\x18\n\x07message\x18\x02 \x01(\tR\x07message\x12:\n\x0bretry_after\x18\x03 \x01(\x0b\x32\x19.google.protobuf.DurationR\nretryAfter\"\x11\n\x0f\x44\x65scribeRequest\"n\n\x10\x44\x65scribeResponse\x12\x18\n\x07\x61\x63tions\x18\x01 \x03(\tR\x07\x61\x63tions\x12$\n\rcompensations\x18\x02 \x03(\tR\rcompensations\x12\x1a\n\x08sessions\x18\x03 \x01(\x08R\x08sessions*i\n\rActionOutcome\x12\x1e\n\x1a\x41\x43TION_OUTCOME_UNSPECIFIED\x10\x00\x12\x1c\n\x18\x41\x43TION_OUTCOME_SUCCEEDED\x10\x01\x12\x1a\n\x16\x41\x43TION_OUTCOME_UNKNOWN\x10\x02\x32\x9b\x02\n\x12ParticipantService\x12\x35\n\x04Step\x12\x15.sagad.v1.StepRequest\x1a\x16.sagad.v1.StepResponse\x12G\n\nCompensate\x12\x1b.sagad.v1.CompensateRequest\x1a\x1c.sagad.v1.CompensateResponse\x12\x42\n\x07Session\x12\x18.sagad.v1.SessionRequest\x1a\x19.sagad.v1.SessionResponse(\x01\x30\x01\x12\x41\n\x08\x44\x65scribe\x12\x19.sagad.v1.DescribeRequest\x1a\x1a.sagad.v1.DescribeResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,42 +37,50 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_STEPREQUEST_OUTPUTSENTRY']._serialized_options = b'8\001'
   _globals['_STEPREQUEST_LABELSENTRY']._loaded_options = None
   _globals['_STEPREQUEST_LABELSENTRY']._serialized_options = b'8\001'
+  _globals['_STEPREQUEST_LOCKTOKENSENTRY']._loaded_options = None
+  _globals['_STEPREQUEST_LOCKTOKENSENTRY']._serialized_options = b'8\001'
   _globals['_COMPENSATEREQUEST_LABELSENTRY']._loaded_options = None
   _globals['_COMPENSATEREQUEST_LABELSENTRY']._serialized_options = b'8\001'
+  _globals['_COMPENSATEREQUEST_LOCKTOKENSENTRY']._loaded_options = None
+  _globals['_COMPENSATEREQUEST_LOCKTOKENSENTRY']._serialized_options = b'8\001'
   _globals['_SESSIONCALL_METADATAENTRY']._loaded_options = None
   _globals['_SESSIONCALL_METADATAENTRY']._serialized_options = b'8\001'
-  _globals['_ACTIONOUTCOME']._serialized_start=2520
-  _globals['_ACTIONOUTCOME']._serialized_end=2625
+  _globals['_ACTIONOUTCOME']._serialized_start=2796
+  _globals['_ACTIONOUTCOME']._serialized_end=2901
   _globals['_STEPREQUEST']._serialized_start=104
-  _globals['_STEPREQUEST']._serialized_end=797
-  _globals['_STEPREQUEST_OUTPUTSENTRY']._serialized_start=661
-  _globals['_STEPREQUEST_OUTPUTSENTRY']._serialized_end=738
-  _globals['_STEPREQUEST_LABELSENTRY']._serialized_start=740
-  _globals['_STEPREQUEST_LABELSENTRY']._serialized_end=797
-  _globals['_STEPRESPONSE']._serialized_start=799
-  _globals['_STEPRESPONSE']._serialized_end=862
-  _globals['_COMPENSATEREQUEST']._serialized_start=865
-  _globals['_COMPENSATEREQUEST']._serialized_end=1600
-  _globals['_COMPENSATEREQUEST_LABELSENTRY']._serialized_start=740
-  _globals['_COMPENSATEREQUEST_LABELSENTRY']._serialized_end=797
-  _globals['_COMPENSATERESPONSE']._serialized_start=1602
-  _globals['_COMPENSATERESPONSE']._serialized_end=1671
-  _globals['_SESSIONREQUEST']._serialized_start=1673
-  _globals['_SESSIONREQUEST']._serialized_end=1734
-  _globals['_SESSIONCALL']._serialized_start=1737
-  _globals['_SESSIONCALL']._serialized_end=2017
-  _globals['_SESSIONCALL_METADATAENTRY']._serialized_start=1950
-  _globals['_SESSIONCALL_METADATAENTRY']._serialized_end=2009
-  _globals['_SESSIONRESPONSE']._serialized_start=2019
-  _globals['_SESSIONRESPONSE']._serialized_end=2113
-  _globals['_SESSIONANSWER']._serialized_start=2116
-  _globals['_SESSIONANSWER']._serialized_end=2265
-  _globals['_SESSIONERROR']._serialized_start=2267
-  _globals['_SESSIONERROR']._serialized_end=2387
-  _globals['_DESCRIBEREQUEST']._serialized_start=2389
-  _globals['_DESCRIBEREQUEST']._serialized_end=2406
-  _globals['_DESCRIBERESPONSE']._serialized_start=2408
-  _globals['_DESCRIBERESPONSE']._serialized_end=2518
-  _globals['_PARTICIPANTSERVICE']._serialized_start=2628
-  _globals['_PARTICIPANTSERVICE']._serialized_end=2911
+  _globals['_STEPREQUEST']._serialized_end=932
+  _globals['_STEPREQUEST_OUTPUTSENTRY']._serialized_start=733
+  _globals['_STEPREQUEST_OUTPUTSENTRY']._serialized_end=810
+  _globals['_STEPREQUEST_LABELSENTRY']._serialized_start=812
+  _globals['_STEPREQUEST_LABELSENTRY']._serialized_end=869
+  _globals['_STEPREQUEST_LOCKTOKENSENTRY']._serialized_start=871
+  _globals['_STEPREQUEST_LOCKTOKENSENTRY']._serialized_end=932
+  _globals['_STEPRESPONSE']._serialized_start=934
+  _globals['_STEPRESPONSE']._serialized_end=997
+  _globals['_COMPENSATEREQUEST']._serialized_start=1000
+  _globals['_COMPENSATEREQUEST']._serialized_end=1876
+  _globals['_COMPENSATEREQUEST_LABELSENTRY']._serialized_start=812
+  _globals['_COMPENSATEREQUEST_LABELSENTRY']._serialized_end=869
+  _globals['_COMPENSATEREQUEST_LOCKTOKENSENTRY']._serialized_start=871
+  _globals['_COMPENSATEREQUEST_LOCKTOKENSENTRY']._serialized_end=932
+  _globals['_COMPENSATERESPONSE']._serialized_start=1878
+  _globals['_COMPENSATERESPONSE']._serialized_end=1947
+  _globals['_SESSIONREQUEST']._serialized_start=1949
+  _globals['_SESSIONREQUEST']._serialized_end=2010
+  _globals['_SESSIONCALL']._serialized_start=2013
+  _globals['_SESSIONCALL']._serialized_end=2293
+  _globals['_SESSIONCALL_METADATAENTRY']._serialized_start=2226
+  _globals['_SESSIONCALL_METADATAENTRY']._serialized_end=2285
+  _globals['_SESSIONRESPONSE']._serialized_start=2295
+  _globals['_SESSIONRESPONSE']._serialized_end=2389
+  _globals['_SESSIONANSWER']._serialized_start=2392
+  _globals['_SESSIONANSWER']._serialized_end=2541
+  _globals['_SESSIONERROR']._serialized_start=2543
+  _globals['_SESSIONERROR']._serialized_end=2663
+  _globals['_DESCRIBEREQUEST']._serialized_start=2665
+  _globals['_DESCRIBEREQUEST']._serialized_end=2682
+  _globals['_DESCRIBERESPONSE']._serialized_start=2684
+  _globals['_DESCRIBERESPONSE']._serialized_end=2794
+  _globals['_PARTICIPANTSERVICE']._serialized_start=2904
+  _globals['_PARTICIPANTSERVICE']._serialized_end=3187
 # @@protoc_insertion_point(module_scope)

@@ -92,6 +92,26 @@ class StepRequest(_message.Message):
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
+    @_typing.final
+    class LockTokensEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.int
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     NAMESPACE_FIELD_NUMBER: _builtins.int
     SAGA_ID_FIELD_NUMBER: _builtins.int
     DEFINITION_ID_FIELD_NUMBER: _builtins.int
@@ -106,6 +126,7 @@ class StepRequest(_message.Message):
     OUTPUTS_FIELD_NUMBER: _builtins.int
     LABELS_FIELD_NUMBER: _builtins.int
     COMPLETION_TOKEN_FIELD_NUMBER: _builtins.int
+    LOCK_TOKENS_FIELD_NUMBER: _builtins.int
     namespace: _builtins.str
     """namespace of the saga."""
     saga_id: _builtins.str
@@ -142,6 +163,12 @@ class StepRequest(_message.Message):
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """labels of the saga."""
 
+    @_builtins.property
+    def lock_tokens(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
+        """lock_tokens are the fencing tokens of the locks that the saga holds, by the lock's name. A resource that remembers the
+        highest token seen, and refuses a lower one, is safe from a call that was held up on its way.
+        """
+
     def __init__(
         self,
         *,
@@ -159,10 +186,11 @@ class StepRequest(_message.Message):
         outputs: _abc.Mapping[_builtins.str, _common_pb2.Payload] | None = ...,
         labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         completion_token: _builtins.str = ...,
+        lock_tokens: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["input", b"input", "remaining_time", b"remaining_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "attempt", b"attempt", "completion_token", b"completion_token", "definition_id", b"definition_id", "fencing_token", b"fencing_token", "idempotency_key", b"idempotency_key", "input", b"input", "labels", b"labels", "namespace", b"namespace", "outputs", b"outputs", "remaining_time", b"remaining_time", "saga_id", b"saga_id", "step_id", b"step_id", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "attempt", b"attempt", "completion_token", b"completion_token", "definition_id", b"definition_id", "fencing_token", b"fencing_token", "idempotency_key", b"idempotency_key", "input", b"input", "labels", b"labels", "lock_tokens", b"lock_tokens", "namespace", b"namespace", "outputs", b"outputs", "remaining_time", b"remaining_time", "saga_id", b"saga_id", "step_id", b"step_id", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -218,6 +246,26 @@ class CompensateRequest(_message.Message):
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
+    @_typing.final
+    class LockTokensEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.int
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     NAMESPACE_FIELD_NUMBER: _builtins.int
     SAGA_ID_FIELD_NUMBER: _builtins.int
     DEFINITION_ID_FIELD_NUMBER: _builtins.int
@@ -235,6 +283,7 @@ class CompensateRequest(_message.Message):
     LABELS_FIELD_NUMBER: _builtins.int
     COMPLETION_TOKEN_FIELD_NUMBER: _builtins.int
     ACTION_FIELD_NUMBER: _builtins.int
+    LOCK_TOKENS_FIELD_NUMBER: _builtins.int
     namespace: _builtins.str
     """namespace of the saga."""
     saga_id: _builtins.str
@@ -279,6 +328,10 @@ class CompensateRequest(_message.Message):
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """labels of the saga."""
 
+    @_builtins.property
+    def lock_tokens(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
+        """lock_tokens as in StepRequest: higher ones than the action had, where the saga had ended in between."""
+
     def __init__(
         self,
         *,
@@ -299,10 +352,11 @@ class CompensateRequest(_message.Message):
         labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         completion_token: _builtins.str = ...,
         action: _builtins.str = ...,
+        lock_tokens: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["cause", b"cause", "input", b"input", "output", b"output", "remaining_time", b"remaining_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "attempt", b"attempt", "cause", b"cause", "compensation", b"compensation", "completion_token", b"completion_token", "definition_id", b"definition_id", "fencing_token", b"fencing_token", "idempotency_key", b"idempotency_key", "input", b"input", "labels", b"labels", "namespace", b"namespace", "outcome", b"outcome", "output", b"output", "remaining_time", b"remaining_time", "saga_id", b"saga_id", "step_id", b"step_id", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "attempt", b"attempt", "cause", b"cause", "compensation", b"compensation", "completion_token", b"completion_token", "definition_id", b"definition_id", "fencing_token", b"fencing_token", "idempotency_key", b"idempotency_key", "input", b"input", "labels", b"labels", "lock_tokens", b"lock_tokens", "namespace", b"namespace", "outcome", b"outcome", "output", b"output", "remaining_time", b"remaining_time", "saga_id", b"saga_id", "step_id", b"step_id", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -182,6 +182,34 @@ PARKING_REASON_NO_PROGRESS: ParkingReason.ValueType  # 8
 """PARKING_REASON_NO_PROGRESS: the coordinator died three times over just this saga."""
 Global___ParkingReason: _TypeAlias = ParkingReason  # noqa: Y015
 
+class _LockState:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _LockStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_LockState.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    LOCK_STATE_UNSPECIFIED: _LockState.ValueType  # 0
+    """LOCK_STATE_UNSPECIFIED is never sent."""
+    LOCK_STATE_HELD: _LockState.ValueType  # 1
+    """LOCK_STATE_HELD: no other saga holds it until this one has ended."""
+    LOCK_STATE_WAITING: _LockState.ValueType  # 2
+    """LOCK_STATE_WAITING: others hold it, or were there before."""
+    LOCK_STATE_LATER: _LockState.ValueType  # 3
+    """LOCK_STATE_LATER: asked for once the locks before it are held."""
+
+class LockState(_LockState, metaclass=_LockStateEnumTypeWrapper):
+    """LockState is where a saga stands with one of its locks."""
+
+LOCK_STATE_UNSPECIFIED: LockState.ValueType  # 0
+"""LOCK_STATE_UNSPECIFIED is never sent."""
+LOCK_STATE_HELD: LockState.ValueType  # 1
+"""LOCK_STATE_HELD: no other saga holds it until this one has ended."""
+LOCK_STATE_WAITING: LockState.ValueType  # 2
+"""LOCK_STATE_WAITING: others hold it, or were there before."""
+LOCK_STATE_LATER: LockState.ValueType  # 3
+"""LOCK_STATE_LATER: asked for once the locks before it are held."""
+Global___LockState: _TypeAlias = LockState  # noqa: Y015
+
 class _SagaView:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -238,6 +266,8 @@ class _EventCauseEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_EventCause
     """EVENT_CAUSE_LATE_ANSWER: an answer came after its step had been settled otherwise. Nothing changed."""
     EVENT_CAUSE_INCIDENT: _EventCause.ValueType  # 12
     """EVENT_CAUSE_INCIDENT: the coordinator failed on this saga's data and parked it."""
+    EVENT_CAUSE_LOCK_GRANTED: _EventCause.ValueType  # 13
+    """EVENT_CAUSE_LOCK_GRANTED: a lock that the saga has waited for is its own."""
 
 class EventCause(_EventCause, metaclass=_EventCauseEnumTypeWrapper):
     """EventCause says what made a transition happen."""
@@ -268,6 +298,8 @@ EVENT_CAUSE_LATE_ANSWER: EventCause.ValueType  # 11
 """EVENT_CAUSE_LATE_ANSWER: an answer came after its step had been settled otherwise. Nothing changed."""
 EVENT_CAUSE_INCIDENT: EventCause.ValueType  # 12
 """EVENT_CAUSE_INCIDENT: the coordinator failed on this saga's data and parked it."""
+EVENT_CAUSE_LOCK_GRANTED: EventCause.ValueType  # 13
+"""EVENT_CAUSE_LOCK_GRANTED: a lock that the saga has waited for is its own."""
 Global___EventCause: _TypeAlias = EventCause  # noqa: Y015
 
 @_typing.final
@@ -383,6 +415,68 @@ class Step(_message.Message):
 Global___Step: _TypeAlias = Step  # noqa: Y015
 
 @_typing.final
+class SagaLock(_message.Message):
+    """SagaLock is a lock that a saga holds, or is going to take before it goes on."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    FENCING_TOKEN_FIELD_NUMBER: _builtins.int
+    TICKET_FIELD_NUMBER: _builtins.int
+    REQUEST_TIME_FIELD_NUMBER: _builtins.int
+    TAKE_TIME_FIELD_NUMBER: _builtins.int
+    HOLDER_SAGA_ID_FIELD_NUMBER: _builtins.int
+    WAITING_SAGA_IDS_FIELD_NUMBER: _builtins.int
+    WAITING_COUNT_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """name of the resource."""
+    state: Global___LockState.ValueType
+    """state of the lock, as this saga sees it."""
+    fencing_token: _builtins.int
+    """fencing_token grows with each holder of the lock; where HELD."""
+    ticket: _builtins.int
+    """ticket is the saga's place in the queue: a smaller one comes first. Only in answers of GetSaga and ListSagas, as all that
+    follows.
+    """
+    holder_saga_id: _builtins.str
+    """holder_saga_id is the saga that holds the lock, where WAITING; empty while it passes from one to the next."""
+    waiting_count: _builtins.int
+    """waiting_count is the number of sagas that wait for it, counted up to 1,000."""
+    @_builtins.property
+    def request_time(self) -> _timestamp_pb2.Timestamp:
+        """request_time is since when the saga waits, or has waited."""
+
+    @_builtins.property
+    def take_time(self) -> _timestamp_pb2.Timestamp:
+        """take_time is since when the saga holds it."""
+
+    @_builtins.property
+    def waiting_saga_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """waiting_saga_ids are the first 10 that wait for it, in the order of the queue, this one among them."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        state: Global___LockState.ValueType = ...,
+        fencing_token: _builtins.int = ...,
+        ticket: _builtins.int = ...,
+        request_time: _timestamp_pb2.Timestamp | None = ...,
+        take_time: _timestamp_pb2.Timestamp | None = ...,
+        holder_saga_id: _builtins.str = ...,
+        waiting_saga_ids: _abc.Iterable[_builtins.str] | None = ...,
+        waiting_count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["request_time", b"request_time", "take_time", b"take_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["fencing_token", b"fencing_token", "holder_saga_id", b"holder_saga_id", "name", b"name", "request_time", b"request_time", "state", b"state", "take_time", b"take_time", "ticket", b"ticket", "waiting_count", b"waiting_count", "waiting_saga_ids", b"waiting_saga_ids"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SagaLock: _TypeAlias = SagaLock  # noqa: Y015
+
+@_typing.final
 class Saga(_message.Message):
     """Saga is one execution of a definition."""
 
@@ -448,6 +542,7 @@ class Saga(_message.Message):
     DEADLINE_TIME_FIELD_NUMBER: _builtins.int
     EPOCH_FIELD_NUMBER: _builtins.int
     PURGED_FIELD_NUMBER: _builtins.int
+    LOCKS_FIELD_NUMBER: _builtins.int
     namespace: _builtins.str
     """namespace the saga lives in."""
     saga_id: _builtins.str
@@ -510,6 +605,10 @@ class Saga(_message.Message):
     def deadline_time(self) -> _timestamp_pb2.Timestamp:
         """deadline_time is create_time plus timeout."""
 
+    @_builtins.property
+    def locks(self) -> _containers.RepeatedCompositeFieldContainer[Global___SagaLock]:
+        """locks in the order in which they are taken; empty once the saga has ended. In lists without those that are LATER."""
+
     def __init__(
         self,
         *,
@@ -533,10 +632,11 @@ class Saga(_message.Message):
         deadline_time: _timestamp_pb2.Timestamp | None = ...,
         epoch: _builtins.int = ...,
         purged: _builtins.bool = ...,
+        locks: _abc.Iterable[Global___SagaLock] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "deadline_time", b"deadline_time", "end_time", b"end_time", "failure", b"failure", "input", b"input", "timeout", b"timeout", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "deadline_time", b"deadline_time", "definition_id", b"definition_id", "end_time", b"end_time", "epoch", b"epoch", "failure", b"failure", "input", b"input", "labels", b"labels", "metadata", b"metadata", "namespace", b"namespace", "parkings", b"parkings", "purged", b"purged", "revision", b"revision", "saga_id", b"saga_id", "state", b"state", "steps", b"steps", "timeout", b"timeout", "uid", b"uid", "update_time", b"update_time", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "deadline_time", b"deadline_time", "definition_id", b"definition_id", "end_time", b"end_time", "epoch", b"epoch", "failure", b"failure", "input", b"input", "labels", b"labels", "locks", b"locks", "metadata", b"metadata", "namespace", b"namespace", "parkings", b"parkings", "purged", b"purged", "revision", b"revision", "saga_id", b"saga_id", "state", b"state", "steps", b"steps", "timeout", b"timeout", "uid", b"uid", "update_time", b"update_time", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -631,6 +731,8 @@ class SagaEvent(_message.Message):
     DEFINITION_ID_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
     INCIDENT_ID_FIELD_NUMBER: _builtins.int
+    GRANTED_LOCK_FIELD_NUMBER: _builtins.int
+    WAITS_FOR_LOCK_FIELD_NUMBER: _builtins.int
     namespace: _builtins.str
     """namespace of the saga."""
     saga_id: _builtins.str
@@ -651,6 +753,10 @@ class SagaEvent(_message.Message):
     """version of the saga's recipe."""
     incident_id: _builtins.str
     """incident_id for cause INCIDENT."""
+    granted_lock: _builtins.str
+    """granted_lock is the name of the lock, for cause LOCK_GRANTED."""
+    waits_for_lock: _builtins.str
+    """waits_for_lock is the name of the lock that the saga waits for after this transition; empty if none."""
     @_builtins.property
     def time(self) -> _timestamp_pb2.Timestamp:
         """time by PostgreSQL's clock."""
@@ -679,10 +785,12 @@ class SagaEvent(_message.Message):
         definition_id: _builtins.str = ...,
         version: _builtins.str = ...,
         incident_id: _builtins.str = ...,
+        granted_lock: _builtins.str = ...,
+        waits_for_lock: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["failure", b"failure", "time", b"time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "cause", b"cause", "changes", b"changes", "definition_id", b"definition_id", "failure", b"failure", "incident_id", b"incident_id", "namespace", b"namespace", "reason", b"reason", "revision", b"revision", "saga_id", b"saga_id", "state", b"state", "time", b"time", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "cause", b"cause", "changes", b"changes", "definition_id", b"definition_id", "failure", b"failure", "granted_lock", b"granted_lock", "incident_id", b"incident_id", "namespace", b"namespace", "reason", b"reason", "revision", b"revision", "saga_id", b"saga_id", "state", b"state", "time", b"time", "version", b"version", "waits_for_lock", b"waits_for_lock"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -19,6 +19,7 @@ from sagad_server.domain.inputs import (
     DeadlinePassed,
     Failed,
     Input,
+    LockGranted,
     NotSent,
     Recover,
     Retry,
@@ -41,10 +42,13 @@ def decide(saga: Saga, what: Input) -> Decision | None:
     return _RULES[type(what)](saga, what)
 
 
-def begin(saga: Saga) -> Decision:
-    """The first transition: the first steps are dispatched in the write that makes the saga durable."""
+def begin(saga: Saga, *, queues: bool = False) -> Decision:
+    """The first transition: the first steps are dispatched in the write that makes the saga durable, unless it
+    `queues` for its locks."""
     assert saga.revision == 0, saga.revision
     draft = Draft.of(saga)
+    if queues and saga.locks:
+        draft.wait_for_lock(saga.locks[0])
     advance(draft)
     return conclude(draft, EventCause.STARTED)
 
@@ -54,7 +58,12 @@ def conclude(draft: Draft, cause: EventCause, *, actor: str = "", reason: str = 
     saga = draft.saga
     changes = [draft.changes[index] for index in sorted(draft.changes)]
     event = Event(saga.revision, saga.state, cause, changes, actor, reason, draft.failure)
-    return Decision(saga, event, draft.calls, draft.waits, draft.rearm_deadline)
+    if saga.locks:
+        if saga.ended:
+            saga.lock_tokens, saga.waits_for_lock = {}, ""
+        event.granted_lock, event.waits_for_lock = draft.granted_lock, saga.waits_for_lock
+    assert not (draft.calls and saga.waits_for_lock), "nobody is called before the locks are held"
+    return Decision(saga, event, draft.calls, draft.waits, draft.rearm_deadline, draft.queue_for)
 
 
 def _answered(saga: Saga, what: Answered) -> Decision | None:
@@ -119,6 +128,8 @@ def _deadline_passed(saga: Saga, what: DeadlinePassed) -> Decision | None:
         return None
     draft = Draft.of(saga)
     message = f"the saga had not ended {saga.timeout_ms} ms after its create_time"
+    if saga.waits_for_lock:
+        message += f": it was waiting for lock {saga.waits_for_lock!r}"
     turn_round(draft, Failure(FailureCategory.TIMEOUT, "DEADLINE_EXCEEDED", message))
     advance(draft)
     return conclude(draft, EventCause.DEADLINE)
@@ -188,11 +199,26 @@ def call_again(draft: Draft) -> None:
 
 
 def _begin(saga: Saga, what: Begin) -> Decision:
-    return begin(saga)
+    return begin(saga, queues=what.queues)
+
+
+def _lock_granted(saga: Saga, what: LockGranted) -> Decision | None:
+    if saga.at_rest or saga.waits_for_lock != what.name:
+        return None
+    draft = Draft.of(saga)
+    draft.granted_lock = what.name
+    draft.saga.waits_for_lock = ""
+    draft.saga.lock_tokens = {**saga.lock_tokens, what.name: what.fencing_token}
+    behind = saga.locks[saga.locks.index(what.name) + 1 :]
+    if behind:
+        draft.wait_for_lock(behind[0])
+    advance(draft)
+    return conclude(draft, EventCause.LOCK_GRANTED)
 
 
 _RULES: dict[type[Input], Callable[[Saga, Any], Decision | None]] = {
     Begin: _begin,
+    LockGranted: _lock_granted,
     Answered: _answered,
     WaitOver: _wait_over,
     DeadlinePassed: _deadline_passed,

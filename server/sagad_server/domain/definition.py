@@ -59,6 +59,7 @@ class Definition:
     pivot: int | None
     timeout_ms: int | None  # None: sagas have no deadline of their own
     index: Mapping[str, int]
+    locks: tuple[Expression, ...] = ()
 
 
 def compile_definition(message: definition_pb2.Definition) -> Definition:
@@ -78,6 +79,7 @@ def compile_definition(message: definition_pb2.Definition) -> Definition:
         pivot=next((step.index for step in steps if step.kind is StepKind.PIVOT), None),
         timeout_ms=milliseconds(message.timeout) if message.HasField("timeout") else None,
         index=MappingProxyType({step_id: i for i, step_id in enumerate(step_ids)}),
+        locks=tuple(compile_expression(source, step_ids=()) for source in message.locks),
     )
 
 

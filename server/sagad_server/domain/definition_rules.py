@@ -17,6 +17,7 @@ from sagad_server.domain.checks import (
 from sagad_server.domain.definition import DEFAULT_INITIAL_BACKOFF_MS, milliseconds
 from sagad_server.domain.errors import Violation
 from sagad_server.domain.expressions import Expression, ExpressionError, compile_expression
+from sagad_server.domain.locks import MAX_LOCKS
 from sagad_server.domain.states import StepKind
 
 GRPC_CODES = frozenset(
@@ -73,6 +74,7 @@ class _DefinitionChecker(Checker):
         for i, step in enumerate(message.steps):
             self._step(f"definition.steps[{i}]", step)
         self._graph()
+        self._locks()
         return self.violations
 
     def _step(self, path: str, step: definition_pb2.StepDefinition) -> None:
@@ -199,6 +201,17 @@ class _DefinitionChecker(Checker):
             if step_id in expression.references and not ancestors[index] >> i & 1:
                 name = self._step_ids[index]
                 self.fail(field, f"reads the output of {shown(step_id)}, on which {shown(name)} does not depend")
+
+    def _locks(self) -> None:
+        locks = self._message.locks
+        if len(locks) > MAX_LOCKS:
+            self.fail("definition.locks", f"has {len(locks)} locks; at most {MAX_LOCKS} are allowed")
+            return
+        for i, source in enumerate(locks):
+            field = f"definition.locks[{i}]"
+            expression = self._compiled(field, source, condition=False)
+            if expression is not None and expression.references:
+                self.fail(field, "reads the output of a step; locks are taken before the first step: use input alone")
 
     def _compiled(self, field: str, source: str, *, condition: bool) -> Expression | None:
         if "\0" in source:

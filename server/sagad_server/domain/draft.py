@@ -31,6 +31,8 @@ class Event:
     reason: str = ""
     failure: Failure | None = None
     """What made the saga turn round, if this transition did."""
+    granted_lock: str = ""
+    waits_for_lock: str = ""
 
 
 @dataclass(slots=True)
@@ -45,6 +47,8 @@ class Decision:
     """Steps whose `delay_ms` begins."""
     rearm_deadline: bool
     """A passed deadline that was held off by the pivot counts again."""
+    queue_for: str = ""
+    """The lock that the saga takes a ticket for."""
 
 
 @dataclass(slots=True)
@@ -57,6 +61,8 @@ class Draft:
     waits: list[int] = field(default_factory=list)
     failure: Failure | None = None
     rearm_deadline: bool = False
+    granted_lock: str = ""
+    queue_for: str = ""
 
     @classmethod
     def of(cls, saga: Saga) -> "Draft":
@@ -73,6 +79,9 @@ class Draft:
             self.saga.steps[index] = step
             change = self.changes[index] = StepChange(index, step)
         return change
+
+    def wait_for_lock(self, name: str) -> None:
+        self.saga.waits_for_lock = self.queue_for = name
 
     def move(self, index: int, trigger: Trigger) -> Step:
         """Moves a step as the table says and returns it. A wait or a parking ends with it."""

@@ -94,6 +94,17 @@ def failed_with_code(code: str, message: str, retry_after_ms: int = 0) -> Failed
 class Begin:
     """The first input: StartSaga."""
 
+    queues: bool = False
+    """Not all locks are free: the saga waits for the first. Else it takes all of them with its first transition."""
+
+
+@dataclass(slots=True, frozen=True)
+class LockGranted:
+    """A lock that the saga waits for is its own."""
+
+    name: str
+    fencing_token: int
+
 
 @dataclass(slots=True)  # as Success
 class Answered:
@@ -182,4 +193,16 @@ class Recover:
     """A node took the saga over: what was in flight may have happened, and is called again."""
 
 
-Input = Begin | Answered | WaitOver | DeadlinePassed | Complete | Compensate | Retry | Skip | Abandon | Recover
+Input = (
+    Begin
+    | LockGranted
+    | Answered
+    | WaitOver
+    | DeadlinePassed
+    | Complete
+    | Compensate
+    | Retry
+    | Skip
+    | Abandon
+    | Recover
+)

@@ -3,7 +3,7 @@
 from sagad_server.domain.draft import Draft
 from sagad_server.domain.errors import Aborted, FailedPrecondition, InvalidArgument, Violation
 from sagad_server.domain.inputs import Abandon, Compensate, Retry, Skip
-from sagad_server.domain.progress import start, turn_round
+from sagad_server.domain.progress import must_undo, start, turn_round
 from sagad_server.domain.saga import Failure, Saga, Step
 from sagad_server.domain.states import FailureCategory, ParkingReason, SagaState, StepKind, StepState
 from sagad_server.domain.transitions import Trigger
@@ -37,6 +37,8 @@ def compensate(draft: Draft, what: Compensate) -> bool:
     turn_round(
         draft, Failure(FailureCategory.BUSINESS, "COMPENSATE_CALLED", what.reason or "CompensateSaga was called")
     )
+    if saga.ended and saga.locks and any(must_undo(saga, index) for index in range(len(saga.steps))):
+        draft.wait_for_lock(saga.locks[0])  # its end has given them back
     return True
 
 

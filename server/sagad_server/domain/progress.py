@@ -23,10 +23,11 @@ _UNDOABLE = frozenset({StepState.SUCCEEDED, StepState.UNCERTAIN})
 
 def advance(draft: Draft) -> None:
     """Starts what is ready, and settles the saga's state."""
-    if not draft.saga.compensating:
-        _start_ready_steps(draft)
-    if draft.saga.compensating:  # a start may have turned the saga round
-        _start_ready_compensations(draft)
+    if not draft.saga.waits_for_lock:
+        if not draft.saga.compensating:
+            _start_ready_steps(draft)
+        if draft.saga.compensating:  # a start may have turned the saga round
+            _start_ready_compensations(draft)
     _settle(draft.saga)
 
 
@@ -36,6 +37,7 @@ def turn_round(draft: Draft, failure: Failure) -> None:
     assert not saga.compensating, "a saga turns round once"
     assert not saga.past_pivot(), "nothing turns round past the pivot"
     saga.compensating = True
+    saga.waits_for_lock = ""
     saga.failure = draft.failure = failure
     for index, step in enumerate(saga.steps):
         if step.state is StepState.BACKING_OFF:
@@ -135,6 +137,8 @@ def _settle(saga: Saga) -> None:
 
 
 def _state_of(saga: Saga) -> SagaState:
+    if saga.waits_for_lock:
+        return SagaState.COMPENSATING if saga.compensating else SagaState.RUNNING
     states = {step.state for step in saga.steps}
     if saga.compensating:
         if states & _MOVING_BACK:

@@ -98,6 +98,12 @@ class Saga:
     incident: ParkingReason | None = None
     """INTERNAL or NO_PROGRESS: parked as a whole."""
     incident_id: str = ""
+    locks: tuple[str, ...] = ()
+    """Names, in the order in which they are taken."""
+    lock_tokens: Mapping[str, int] = field(default_factory=dict)
+    """Fencing tokens of the locks that it holds, by name."""
+    waits_for_lock: str = ""
+    """Nothing starts until it holds this one, and those behind it."""
 
     def clone(self) -> "Saga":
         new = Saga.__new__(Saga)
@@ -116,6 +122,9 @@ class Saga:
         new.failure = self.failure
         new.incident = self.incident
         new.incident_id = self.incident_id
+        new.locks = self.locks
+        new.lock_tokens = self.lock_tokens
+        new.waits_for_lock = self.waits_for_lock
         return new
 
     @property

@@ -69,6 +69,7 @@ class EventCause(IntEnum):
     RECOVERED = 10
     LATE_ANSWER = 11
     INCIDENT = 12
+    LOCK_GRANTED = 13
 
 
 class Direction(IntEnum):

@@ -19,6 +19,7 @@ from sagad_server.domain.errors import (
     Violation,
 )
 from sagad_server.domain.inputs import Abandon, Begin, Compensate, Complete, Failed, Input, Retry, Skip, Success
+from sagad_server.domain.locks import lock_names
 from sagad_server.domain.saga import Saga, Step
 from sagad_server.domain.states import ENDED, SagaState
 from sagad_server.engine.active import ActiveSaga, Done
@@ -100,13 +101,23 @@ class Commands:
         active = sagas.get(command.key)
         if active is None:
             assert definition is not None
-            return self._new(command, definition, done, wait=wait)
+            try:
+                locks = lock_names(definition, command.input)
+            except InvalidArgument:  # a repeat is answered before anything is checked
+                row = await self._store.get_row(command.key)
+                if row is None:
+                    raise
+                done(await self._repeated(row, command.request_hash, wait=wait))
+                return None
+            return self._new(command, definition, locks, done, wait=wait)
         if active.saga.revision == 0 and active.request_hash != command.request_hash:
             await self._settled(active)
             return await self.begin(command, done, wait=wait)
         return self._join(active, command, done, wait=wait)
 
-    def _new(self, command: Start, definition: Definition, done: Done, *, wait: bool) -> ActiveSaga:
+    def _new(
+        self, command: Start, definition: Definition, locks: tuple[str, ...], done: Done, *, wait: bool
+    ) -> ActiveSaga:
         self.admission.refuse_if_full()
         namespace, saga_id = command.key
         saga = Saga(
@@ -119,13 +130,15 @@ class Commands:
             metadata=command.metadata,
             timeout_ms=definition.timeout_ms if command.timeout_ms is None else command.timeout_ms,
             steps=[Step() for _ in definition.steps],
+            locks=locks,
         )
         command.made = saga.uid
         active = ActiveSaga(command.key, saga, epoch=1, owned=True, request_hash=command.request_hash)
         self._engine.admit(active)
         if wait:
             active.at_rest.append(done)
-        self._engine.submit(active, Begin(), _errors_only(done) if wait else done)
+        queues = bool(locks) and not self._engine.locks.reserve(saga)
+        self._engine.submit(active, Begin(queues), _errors_only(done) if wait else done)
         return active
 
     def _join(self, active: ActiveSaga, command: Start, done: Done, *, wait: bool) -> ActiveSaga:

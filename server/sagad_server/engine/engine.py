@@ -4,13 +4,13 @@ Everything here is a callback of one event loop: there is no task and no future 
 most one transition on its way; inputs that come meanwhile wait behind it.
 """
 
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
 from sagad_server.domain.draft import Decision
 from sagad_server.domain.errors import FailedPrecondition, Internal, InvalidArgument, SagadError, Unavailable
-from sagad_server.domain.inputs import Answered, Input, Outcome, Recover
+from sagad_server.domain.inputs import Answered, Begin, Input, Outcome, Recover
 from sagad_server.domain.saga import Saga
 from sagad_server.domain.states import ParkingReason
 from sagad_server.engine.active import ActiveSaga, Done
@@ -19,6 +19,7 @@ from sagad_server.engine.bounds import decide_bounded
 from sagad_server.engine.calls import Calls
 from sagad_server.engine.incidents import Incidents
 from sagad_server.engine.journal import Journal
+from sagad_server.engine.locks import Locks
 from sagad_server.engine.ports import Call, Clock, Observer, Random, Transport
 from sagad_server.engine.settings import Settings
 from sagad_server.engine.timers import Timers
@@ -65,6 +66,7 @@ class Engine:
         """Whether this node may start calls: past its lease, another one may drive its sagas."""
         self.calls = Calls(transport, tokens, holds_lease, self._may_start, self._answered)
         self.incidents = Incidents(store, clock, random, self.watches, self.journal)
+        self.locks = Locks(store, clock, random, spawn, self._over)
         self._timers = Timers(clock, self._over)
         self._spawn = spawn
 
@@ -78,6 +80,8 @@ class Engine:
     def resume(self, active: ActiveSaga) -> None:
         """Goes on with a saga that was just taken over: waits where it waited, calls again what was in flight."""
         self._timers.arm_all(active)
+        if active.saga.locks:
+            self.locks.follow(active)
         self.submit(active, Recover())
 
     def submit(self, active: ActiveSaga, what: Input, done: Done | None = None) -> None:
@@ -121,7 +125,7 @@ class Engine:
         active = self.sagas.get(write.key)
         return active if active is not None and active.write is write else None
 
-    def written(self, write: Write, time: datetime) -> None:
+    def written(self, write: Write, time: datetime, lock_tokens: Mapping[str, int]) -> None:
         active = self._writing(write)
         if active is None:
             return
@@ -129,6 +133,11 @@ class Engine:
         assert decision is not None, write.key
         active.decision, active.write, active.dones = None, None, []
         active.committed(decision, time, self.clock.monotonic())
+        if active.saga.locks:
+            if write.takes:
+                assert lock_tokens.keys() >= set(write.takes), (write.key, write.takes, lock_tokens)
+                active.saga.lock_tokens = lock_tokens
+            self.locks.follow(active)
         active.payload_bytes += len(write.payload)
         active.epoch = write.epoch
         active.owned = not write.release
@@ -146,6 +155,14 @@ class Engine:
         if active.owned and write.epoch != write.guard_epoch:  # until now it was not, and no timer of it is armed
             self._timers.arm_all(active)
         self._go_on(active)
+
+    def held_up(self, write: Write) -> None:
+        active = self._writing(write)
+        if active is None:
+            return
+        self.locks.forget(active)
+        active.decision, active.write = None, None
+        self._decide(active, Begin(queues=True), None)
 
     def taken_over(self, write: Write) -> None:
         active = self._writing(write)
@@ -282,6 +299,8 @@ class Engine:
 
     def _drop(self, active: ActiveSaga) -> ActiveSaga:
         active.cancel_timers()
+        if active.saga.locks:
+            self.locks.forget(active)
         del self.sagas[active.key]
         return active
 

@@ -41,10 +41,13 @@ def encode_saga(saga: Saga) -> bytes:
     """The body of the saga's row: control state only."""
     # Encodings of parts of a message, one after the other, are an encoding of the message.
     steps = b"".join([_encode_step(step) for step in saga.steps])
-    if saga.failure is None and saga.timeout_ms is None and not saga.compensating:
+    if saga.failure is None and saga.timeout_ms is None and not saga.compensating and not saga.waits_for_lock:
         return steps
     rest = pb.SagaRecord(
-        compensating=saga.compensating, failure=encode_failure(saga.failure), timeout_ms=saga.timeout_ms or 0
+        compensating=saga.compensating,
+        failure=encode_failure(saga.failure),
+        timeout_ms=saga.timeout_ms or 0,
+        waits_for_lock=saga.waits_for_lock,
     )
     return rest.SerializeToString() + steps
 
@@ -108,7 +111,8 @@ _kept_step_record = lru_cache(_KEPT)(_step_record)
 def encode_event(event: Event, definition: Definition) -> bytes:
     """The body of the event's row."""
     changes = b"".join([_encode_change(change, definition) for change in event.changes])
-    if event.failure is None and not event.actor and not event.reason:
+    plain = event.failure is None and not event.actor and not event.reason
+    if plain and not event.granted_lock and not event.waits_for_lock:
         return _kept_event_record(event.state, event.cause) + changes
     rest = pb.EventRecord(
         state=event.state,
@@ -116,6 +120,8 @@ def encode_event(event: Event, definition: Definition) -> bytes:
         actor=event.actor,
         reason=event.reason,
         failure=encode_failure(event.failure),
+        granted_lock=event.granted_lock,
+        waits_for_lock=event.waits_for_lock,
     )
     return rest.SerializeToString() + changes
 
@@ -184,6 +190,7 @@ def encode_payload(saga: Saga, event: Event) -> bytes:
         if saga.input is not None:
             record.input.CopyFrom(saga.input)
         record.metadata.update(saga.metadata)
+        record.locks.extend(saga.locks)
     for change in event.changes:
         if change.input is not None or change.output is not None:
             added = record.steps.add()
@@ -226,6 +233,7 @@ def decode_row(row: SagaRow, definition: Definition) -> Saga:
         compensating=record.compensating,
         steps=[_decode_step(step) for step in record.steps],
         failure=decode_failure(record.failure) if record.HasField("failure") else None,
+        waits_for_lock=record.waits_for_lock,
     )
     if row.incident_id:
         no_progress = row.parking_mask & 1 << ParkingReason.NO_PROGRESS
@@ -253,8 +261,10 @@ def _decode_step(record: pb.StepRecord) -> Step:
 
 
 def decode_saga(loaded: LoadedSaga, definition: Definition) -> Saga:
-    """A saga with its data, which the journal holds."""
+    """A saga with its data, which the journal holds. What it waits for it does not hold yet, even if the lock is its
+    own by now."""
     saga = decode_row(loaded.row, definition)
+    saga.lock_tokens = {name: token for name, token in loaded.lock_tokens.items() if name != saga.waits_for_lock}
     for row in loaded.events:
         if not row.payload:
             continue
@@ -262,6 +272,7 @@ def decode_saga(loaded: LoadedSaga, definition: Definition) -> Saga:
         if row.revision == 1:
             saga.input = record.input if record.HasField("input") else None
             saga.metadata = dict(record.metadata)
+            saga.locks = tuple(record.locks)
         for payload in record.steps:
             step = saga.steps[definition.index[payload.step_id]]
             if payload.HasField("input"):

@@ -46,6 +46,8 @@ def step_request(saga: Saga, index: int, epoch: int, tokens: Tokens) -> StepRequ
             request.outputs[definition.steps[dependency].step_id].CopyFrom(output)
     if saga.labels:
         request.labels.update(saga.labels)
+    if saga.lock_tokens:
+        request.lock_tokens.update(saga.lock_tokens)
     return request
 
 
@@ -73,6 +75,8 @@ def compensate_request(saga: Saga, index: int, epoch: int, tokens: Tokens) -> Co
     )
     if saga.labels:
         request.labels.update(saga.labels)
+    if saga.lock_tokens:
+        request.lock_tokens.update(saga.lock_tokens)
     return request
 
 

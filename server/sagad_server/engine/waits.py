@@ -32,7 +32,7 @@ def only_waits(active: ActiveSaga) -> bool:
 
 def next_move_ms(active: ActiveSaga, saga: Saga, now_s: float) -> int:
     """How long `saga`, which `active` is about to be, has nothing to do but wait; 0 if it does not wait, or rests."""
-    if saga.at_rest or not calls_nobody(saga):
+    if saga.at_rest or saga.waits_for_lock or not calls_nobody(saga):
         return 0
     waits = [step for step in saga.steps if step.state in WAITING]
     left_ms = [step.delay_ms - active.elapsed_ms(step.changed_revision, now_s) for step in waits]

@@ -6,7 +6,7 @@ time, and nothing is sent ahead of a batch whose fate is unknown.
 
 import asyncio
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Protocol
 from uuid import UUID
@@ -25,13 +25,17 @@ from sagad_server.storage.store import (
 
 _FIRST_PAUSE_S = 0.02
 _LONGEST_PAUSE_S = 1.0
+_NO_TOKENS: Mapping[str, int] = {}
 
 
 class Owner(Protocol):
     """Who is told what became of a write. Each write is told of exactly once, except that `stalled` may come before."""
 
-    def written(self, write: Write, time: datetime) -> None:
-        """It is durable."""
+    def written(self, write: Write, time: datetime, lock_tokens: Mapping[str, int]) -> None:
+        """It is durable. `lock_tokens` are those of the locks that it has taken."""
+
+    def held_up(self, write: Write) -> None:
+        """Not inserted: a lock that it was to take is not free."""
 
     def taken_over(self, write: Write) -> None:
         """Not written: the row has another epoch, or is gone. Forget the saga."""
@@ -140,7 +144,9 @@ class Writer:
                 missing = []
                 for write in writes:
                     if write.key in committed.keys:
-                        self._owner.written(write, committed.time)
+                        self._owner.written(write, committed.time, committed.lock_tokens.get(write.key, _NO_TOKENS))
+                    elif write.key in committed.held_up:
+                        self._owner.held_up(write)
                     else:
                         missing.append(write)
                 writes = await self._resolve(missing, sent, answered=True) if missing else []
@@ -182,7 +188,7 @@ class Writer:
         if write.new is not None:
             return self._insert_again(write, row, answered=answered)
         if row is not None and row.epoch == write.epoch and row.revision == write.revision and row.batch_id in sent:
-            self._owner.written(write, row.time)
+            self._owner.written(write, row.time, row.lock_tokens)
             return False
         stands = row is not None and row.epoch == write.guard_epoch and row.revision == write.revision - 1
         if stands and row is not None and row.batch_id is not None:  # a tombstone is never written
@@ -201,7 +207,7 @@ class Writer:
                 return True
             self._owner.rejected(write, None)
         elif row.uid == write.new.uid:
-            self._owner.written(write, row.time)
+            self._owner.written(write, row.time, row.lock_tokens)
         else:
             self._owner.exists(write)
         return False

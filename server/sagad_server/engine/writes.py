@@ -30,4 +30,7 @@ def write_of(active: ActiveSaga, decision: Decision, wake_after_ms: int | None) 
         ended=saga.ended,
         release=saga.at_rest or wake_after_ms is not None,
         new=new,
+        takes=saga.locks if new is not None and not saga.waits_for_lock and not saga.ended else (),
+        queues_for=decision.queue_for,
+        gives_back=saga.ended and bool(saga.locks),
     )

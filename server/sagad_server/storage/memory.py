@@ -19,8 +19,11 @@ from sagad_server.storage.store import (
     Committed,
     DatabaseInfo,
     EventRow,
+    Holder,
     Key,
     LoadedSaga,
+    LockId,
+    LockRow,
     Node,
     NodeRow,
     NodeState,
@@ -105,14 +108,18 @@ class MemoryStore:
         for write in batch.writes:
             require_storable(write)
         database, owner, now = self.database, self._instance_id, self.database.now()
+        held_up = {w.key for w in batch.writes if w.takes and not database.locks.free(w.key, w.takes)}
         database.journal.begin()
-        return Committed({w.key for w in batch.writes if database.write(w, owner, batch.batch_id, now)}, now)
+        free = [write for write in batch.writes if write.key not in held_up]
+        written = {write.key for write in free if database.write(write, owner, batch.batch_id, now)}
+        tokens = {write.key: database.locks.tokens(write.key) for write in free if write.takes}
+        return Committed(written, now, held_up, tokens)
 
     async def resolve(self, keys: Sequence[Key]) -> dict[Key, RowState]:
         if self._instance_id is None:
             raise Retryable("the store is not open")
-        sagas = self.database.sagas
-        return {key: sagas[key].state() for key in keys if key in sagas}
+        sagas, locks = self.database.sagas, self.database.locks
+        return {key: replace(sagas[key].state(), lock_tokens=locks.tokens(key)) for key in keys if key in sagas}
 
     async def claim(self, limit: int, exclude: Collection[Key]) -> list[LoadedSaga]:
         database = self._opened()
@@ -164,6 +171,13 @@ class MemoryStore:
             return False
         self.database.park(saga, reason, incident_id, event)
         return True
+
+    async def grant(self, locks: Sequence[LockId]) -> list[Holder]:
+        return self._opened().locks.grant(locks)
+
+    async def locks(self, keys: Sequence[Key]) -> dict[Key, list[LockRow]]:
+        database = self._opened()
+        return {key: rows for key in keys if (rows := database.locks.of(key))}
 
     async def load(self, key: Key) -> LoadedSaga | None:
         saga = self._opened().sagas.get(key)

@@ -8,6 +8,7 @@ from uuid import UUID, uuid4
 from sagad_server.domain.states import EventCause, SagaState
 from sagad_server.storage.audit import AuditEntry, AuditRow
 from sagad_server.storage.memory_journal import MemoryJournal
+from sagad_server.storage.memory_locks import MemoryLocks
 from sagad_server.storage.selection import selects
 from sagad_server.storage.store import (
     DataRejected,
@@ -70,6 +71,7 @@ class MemoryDatabase:
         self.now = now
         self.sagas: dict[Key, MemorySaga] = {}
         self.journal = MemoryJournal()
+        self.locks = MemoryLocks(now)
         self.definitions: dict[tuple[str, str, str], StoredDefinition] = {}
         self.deleted_definitions: dict[tuple[str, str, str], bytes] = {}
         """Their bodies."""
@@ -110,7 +112,7 @@ class MemoryDatabase:
 
     def loaded(self, saga: MemorySaga) -> LoadedSaga:
         """A copy; events never change, and are shared."""
-        return LoadedSaga(replace(saga.row), list(saga.events), self.now())
+        return LoadedSaga(replace(saga.row), list(saga.events), self.now(), self.locks.tokens(saga.row.key))
 
     def write(self, write: Write, owner: UUID, batch_id: UUID, now: datetime) -> bool:
         """Writes if the guard allows it."""
@@ -130,6 +132,12 @@ class MemoryDatabase:
         saga.crashes = 0
         saga.append(write.cause, now, write.event, write.payload, batch_id)
         self.journal.append(row, saga.events[-1])
+        if write.gives_back:
+            self.locks.give_back(write.key)
+        if write.takes:
+            self.locks.take(write.key, write.takes)
+        if write.queues_for:
+            self.locks.queue(write.key, write.queues_for)
         return True
 
     def _inserted(self, write: Write, now: datetime) -> MemorySaga | None:

@@ -79,6 +79,13 @@ class Write:
     """The saga leaves memory: owner becomes null."""
     new: NewSaga | None = None
     """Only for revision 1: insert, unless the key exists or there is no such definition version."""
+    takes: tuple[str, ...] = ()
+    """Only with `new`: locks that the saga is to hold. Nothing is written unless all of them are free, and nobody waits
+    for one of them. No two writes of a batch take the same lock."""
+    queues_for: str = ""
+    """The lock that the saga takes a ticket for."""
+    gives_back: bool = False
+    """All locks and tickets of the saga go with this write."""
 
 
 @dataclass(slots=True)
@@ -96,6 +103,43 @@ class Committed:
 
     keys: Set[Key]
     time: datetime
+    held_up: Set[Key] = frozenset()
+    """New sagas that were not written because a lock that they were to take is not free."""
+    lock_tokens: Mapping[Key, Mapping[str, int]] = field(default_factory=dict)
+    """Fencing tokens of the locks taken, by name."""
+
+
+LockId = tuple[str, str]
+"""(namespace, name)"""
+
+
+@dataclass(slots=True, frozen=True)
+class Holder:
+    """Who holds a lock."""
+
+    lock: LockId
+    saga_id: str
+    fencing_token: int
+    granted: bool
+    """It has waited until now."""
+
+
+@dataclass(slots=True)
+class LockRow:
+    """A lock that a saga holds or waits for, and who else is concerned."""
+
+    name: str
+    ticket: int
+    fencing_token: int | None
+    """None: it waits."""
+    request_time: datetime
+    take_time: datetime | None
+    holder: str
+    """saga_id; empty if nobody holds it."""
+    waiting: list[str]
+    """saga_ids of the first 10 that wait."""
+    waiting_count: int
+    """Up to 1,000."""
 
 
 @dataclass(slots=True)
@@ -109,6 +153,8 @@ class RowState:
     """Of the event at `revision`; None if purged."""
     time: datetime
     """Of the event at `revision`."""
+    lock_tokens: Mapping[str, int] = field(default_factory=dict)
+    """Of the locks that the saga holds."""
 
 
 @dataclass(slots=True)
@@ -164,6 +210,8 @@ class LoadedSaga:
     row: SagaRow
     events: list[EventRow]
     now: datetime
+    lock_tokens: Mapping[str, int] = field(default_factory=dict)
+    """Of the locks that the saga holds, by name."""
 
 
 class NodeState(IntEnum):
@@ -318,6 +366,13 @@ class Store(Protocol):
         state PARKED, revision + 1, owner null, epoch + 1, since it need not be the owner that parks it, the bit of
         `reason` in parking_mask, and an event with cause INCIDENT. False if it does not stand there. The next commit on
         it clears incident_id and park_time."""
+
+    async def grant(self, locks: Sequence[LockId]) -> list[Holder]:
+        """Gives those of these locks that nobody holds to who has waited longest, and returns who holds them now. What
+        is lost in a race with another node is left to the next call."""
+
+    async def locks(self, keys: Sequence[Key]) -> dict[Key, list[LockRow]]:
+        """What these sagas hold and wait for, by name; those that have to do with no lock are left out."""
 
     async def load(self, key: Key) -> LoadedSaga | None:
         """A saga with its journal. A tombstone has no events."""

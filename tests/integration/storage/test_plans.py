@@ -11,9 +11,10 @@ from sagad_server.domain.states import SagaState
 from sagad_server.storage.postgres import PostgresSettings, PostgresStore, migrate
 from sagad_server.storage.postgres.connect import connect
 from sagad_server.storage.postgres.definitions import SQL as DEFINITIONS
+from sagad_server.storage.postgres.locks import LOCKS
 from sagad_server.storage.postgres.resolve import SAGAS
 from sagad_server.storage.postgres.rows import relay_partition
-from sagad_server.storage.postgres.writer import ADVANCE, COMMIT, SESSION
+from sagad_server.storage.postgres.writer import ADVANCE, COMMIT, COMMIT_WITH_LOCKS, SESSION
 
 HOT = """
 SELECT n_tup_upd AS updates, n_tup_hot_upd AS hot FROM pg_stat_user_tables
@@ -30,7 +31,9 @@ INSERT INTO sagad.saga (
 SELECT
     gen_random_uuid(), 1, 1, now(), now(), 0, CASE WHEN n % 100 = 0 THEN 1 ELSE 4 END, 0,
     'default', n::text, 'order', (1 + n % 900)::text, '{"region": "north"}', '', '', gen_random_uuid()
-FROM generate_series(1, 20000) AS n
+FROM generate_series(1, 20000) AS n;
+INSERT INTO sagad.lock (namespace, saga_id, name, fencing_token)
+SELECT 'default', n::text, 'lock-' || n / 2, CASE WHEN n % 2 = 0 THEN n END FROM generate_series(1, 20000) AS n
 """
 
 
@@ -51,7 +54,7 @@ async def plan(writer: Connection, sql: str) -> str:
     return "\n".join(line[0] for line in lines)
 
 
-@pytest.mark.parametrize("sql", [ADVANCE, COMMIT], ids=["advance", "commit"])
+@pytest.mark.parametrize("sql", [ADVANCE, COMMIT, COMMIT_WITH_LOCKS], ids=["advance", "commit", "commit with locks"])
 @pytest.mark.parametrize("state", ["never analysed", "analysed empty", "analysed full", "vacuumed full"])
 async def test_the_commit_finds_its_rows_by_their_primary_key_whatever_the_statistics_say(
     writer: Connection, sql: str, state: str
@@ -70,8 +73,11 @@ async def test_the_commit_finds_its_rows_by_their_primary_key_whatever_the_stati
     assert [scan for scan, *_ in scans] == ["Index Scan", "Tid Scan"], text
     assert "Index Scan using saga_pkey on saga" in text
     assert "Index Cond: ((namespace = w.namespace) AND (saga_id = w.saga_id))" in text
-    if sql is COMMIT:
+    if sql is not ADVANCE:
         assert "Index Scan using definition_pkey on definition" in text
+    if sql is COMMIT_WITH_LOCKS:
+        assert re.search(r"(using|on) lock_queue .*\n +Index Cond: .*resource = ", text), text
+        assert re.search(r"Scan using lock_pkey on lock \w+ .*\n +Index Cond: .*saga_id = ANY", text), text
 
 
 async def test_ordinary_transitions_change_no_index(
@@ -98,6 +104,8 @@ READS: dict[str, tuple[str, Callable[[], str]]] = {
     "count_by_state": ("saga_moving", lambda: SAGAS["count_by_state"]),
     "forget": ("saga_purged", lambda: SAGAS["forget"]),
     "get_row": ("saga_pkey", lambda: SAGAS["get_row"]),
+    "grant": ("lock_queue", lambda: LOCKS["grant"]),
+    "locks of sagas": ("lock_pkey", lambda: LOCKS["of_sagas"]),
     "in_use": ("saga_definition", lambda: DEFINITIONS["in_use"]),
 }
 
@@ -108,14 +116,14 @@ async def test_reads_of_a_large_table_use_the_index_made_for_them(postgres_dsn: 
     connection = await connect(PostgresSettings(dsn=postgres_dsn), plan_cache_mode="force_generic_plan")
     try:
         await connection.execute(FILL)
-        await connection.execute("ANALYZE sagad.saga")
+        await connection.execute("ANALYZE sagad.saga, sagad.lock")
         index, sql = READS[read]
         text = await plan(connection, sql())
     finally:
         await connection.close()
 
-    assert re.search(rf"using {index} on saga|on {index} ", text), text
-    assert "Seq Scan on saga" not in text, text
+    assert re.search(rf"using {index} on|on {index} ", text), text
+    assert not re.search("Seq Scan on (saga|lock)", text), text
 
 
 def test_the_relay_partition_of_a_saga_is_fixed_for_ever() -> None:

@@ -96,7 +96,7 @@ _TABLE = [
     Mutant(
         "lost answer is a yes", 0, "a commit whose answer was lost is taken for made",
         "engine.writer:Writer._settle", "writes = await self._resolve(writes, sent, answered=False)",
-        "[self._owner.written(write, self._store.database.now()) for write in writes]; writes = []",
+        "[self._owner.written(write, self._store.database.now(), {}) for write in writes]; writes = []",
     ),
     Mutant(
         "stranded not sought", 1, "a claim whose answer was lost is never taken in",
@@ -212,7 +212,7 @@ _TABLE = [
     Mutant(
         "rejected with its batch", 0, "a start that cannot be stored is told of as made",
         "engine.writer:Writer._halve", "self._owner.rejected(writes[0], error)",
-        "self._owner.written(writes[0], self._store.database.now())",
+        "self._owner.written(writes[0], self._store.database.now(), {})",
     ),
     Mutant(
         "definition deleted in use", 0, "a definition is deleted while sagas name it",

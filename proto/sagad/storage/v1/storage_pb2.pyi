@@ -30,10 +30,13 @@ class SagaRecord(_message.Message):
     STEPS_FIELD_NUMBER: _builtins.int
     FAILURE_FIELD_NUMBER: _builtins.int
     TIMEOUT_MS_FIELD_NUMBER: _builtins.int
+    WAITS_FOR_LOCK_FIELD_NUMBER: _builtins.int
     compensating: _builtins.bool
     """compensating: the saga goes backwards."""
     timeout_ms: _builtins.int
     """timeout_ms of the saga from its create_time; 0 means none."""
+    waits_for_lock: _builtins.str
+    """waits_for_lock is the name of the lock that the saga waits for."""
     @_builtins.property
     def steps(self) -> _containers.RepeatedCompositeFieldContainer[Global___StepRecord]:
         """steps in the order of the definition."""
@@ -49,10 +52,11 @@ class SagaRecord(_message.Message):
         steps: _abc.Iterable[Global___StepRecord] | None = ...,
         failure: _common_pb2.Failure | None = ...,
         timeout_ms: _builtins.int = ...,
+        waits_for_lock: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["failure", b"failure"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["compensating", b"compensating", "failure", b"failure", "steps", b"steps", "timeout_ms", b"timeout_ms"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["compensating", b"compensating", "failure", b"failure", "steps", b"steps", "timeout_ms", b"timeout_ms", "waits_for_lock", b"waits_for_lock"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -143,6 +147,8 @@ class EventRecord(_message.Message):
     CHANGES_FIELD_NUMBER: _builtins.int
     FAILURE_FIELD_NUMBER: _builtins.int
     INCIDENT_ID_FIELD_NUMBER: _builtins.int
+    GRANTED_LOCK_FIELD_NUMBER: _builtins.int
+    WAITS_FOR_LOCK_FIELD_NUMBER: _builtins.int
     state: _saga_pb2.SagaState.ValueType
     """state of the saga after the transition."""
     cause: _saga_pb2.EventCause.ValueType
@@ -153,6 +159,10 @@ class EventRecord(_message.Message):
     """reason given."""
     incident_id: _builtins.str
     """incident_id for cause INCIDENT."""
+    granted_lock: _builtins.str
+    """granted_lock for cause LOCK_GRANTED."""
+    waits_for_lock: _builtins.str
+    """waits_for_lock after the transition."""
     @_builtins.property
     def changes(self) -> _containers.RepeatedCompositeFieldContainer[Global___StepChangeRecord]:
         """changes of steps."""
@@ -171,10 +181,12 @@ class EventRecord(_message.Message):
         changes: _abc.Iterable[Global___StepChangeRecord] | None = ...,
         failure: _common_pb2.Failure | None = ...,
         incident_id: _builtins.str = ...,
+        granted_lock: _builtins.str = ...,
+        waits_for_lock: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["failure", b"failure"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "cause", b"cause", "changes", b"changes", "failure", b"failure", "incident_id", b"incident_id", "reason", b"reason", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "cause", b"cause", "changes", b"changes", "failure", b"failure", "granted_lock", b"granted_lock", "incident_id", b"incident_id", "reason", b"reason", "state", b"state", "waits_for_lock", b"waits_for_lock"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -265,6 +277,7 @@ class PayloadRecord(_message.Message):
     INPUT_FIELD_NUMBER: _builtins.int
     METADATA_FIELD_NUMBER: _builtins.int
     STEPS_FIELD_NUMBER: _builtins.int
+    LOCKS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def input(self) -> _common_pb2.Payload:
         """input of the saga; only at revision 1."""
@@ -277,16 +290,21 @@ class PayloadRecord(_message.Message):
     def steps(self) -> _containers.RepeatedCompositeFieldContainer[Global___StepPayload]:
         """steps whose data this transition brought."""
 
+    @_builtins.property
+    def locks(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """locks of the saga by name, in the order in which they are taken; only at revision 1."""
+
     def __init__(
         self,
         *,
         input: _common_pb2.Payload | None = ...,
         metadata: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         steps: _abc.Iterable[Global___StepPayload] | None = ...,
+        locks: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["input", b"input"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["input", b"input", "metadata", b"metadata", "steps", b"steps"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["input", b"input", "locks", b"locks", "metadata", b"metadata", "steps", b"steps"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

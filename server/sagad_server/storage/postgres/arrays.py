@@ -51,6 +51,22 @@ def start_arrays(writes: Sequence[Write]) -> list[Sequence[object]]:
     ]
 
 
+def lock_arrays(new: Sequence[Write], old: Sequence[Write]) -> list[Sequence[object]]:
+    """Parameters $40 to $47, for what takes, queues for or gives back locks."""
+    takes = [(place, *write.key, name) for place, write in enumerate(new, start=1) for name in write.takes]
+    queues = [(*write.key, write.queues_for) for write in (*new, *old) if write.queues_for]
+    return [
+        *([row[column] for row in takes] for column in range(4)),
+        *([row[column] for row in queues] for column in range(3)),
+        [place for place, write in enumerate(old, start=1) if write.gives_back],
+    ]
+
+
+def has_locks(write: Write) -> bool:
+    """Whether the write takes, queues for or gives back locks."""
+    return bool(write.takes or write.queues_for or write.gives_back)
+
+
 def _payloads_and_partitions(writes: Sequence[Write]) -> list[Sequence[object]]:
     return [
         _sparse([write.payload or None for write in writes]),

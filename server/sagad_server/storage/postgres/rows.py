@@ -63,11 +63,17 @@ def loaded_saga(record: asyncpg.Record) -> LoadedSaga:
         EventRow(row.namespace, row.saga_id, revision, cause, time, body, payload or b"")
         for revision, cause, time, body, payload in zip(*columns, strict=True)
     ]
-    return LoadedSaga(row, events, record["now"])
+    return LoadedSaga(row, events, record["now"], _lock_tokens(record))
 
 
 def row_state(record: asyncpg.Record) -> RowState:
-    return RowState(record["uid"], record["epoch"], record["revision"], record["batch_id"], record["time"])
+    return RowState(
+        record["uid"], record["epoch"], record["revision"], record["batch_id"], record["time"], _lock_tokens(record)
+    )
+
+
+def _lock_tokens(record: asyncpg.Record) -> dict[str, int]:
+    return dict(zip(record["lock_names"] or (), record["lock_tokens"] or (), strict=True))
 
 
 def stored_definition(record: asyncpg.Record) -> StoredDefinition:

@@ -13,6 +13,7 @@ from sagad_server.storage.audit import AuditEntry, AuditFilter, AuditRow
 from sagad_server.storage.journal import Cursor, JournalPage
 from sagad_server.storage.postgres import audit as audit_log
 from sagad_server.storage.postgres import definitions
+from sagad_server.storage.postgres import locks as resource_locks
 from sagad_server.storage.postgres.connect import AnyConnection, unavailable
 from sagad_server.storage.postgres.journal import journal_end, read_journal
 from sagad_server.storage.postgres.migrate import is_current, migrate, require_current
@@ -29,8 +30,11 @@ from sagad_server.storage.store import (
     Committed,
     DatabaseInfo,
     EventRow,
+    Holder,
     Key,
     LoadedSaga,
+    LockId,
+    LockRow,
     Node,
     NodeRow,
     Retryable,
@@ -203,6 +207,12 @@ class PostgresStore:
         return [(record["namespace"], record["saga_id"]) for record in records]
 
     # --- What can be read
+
+    async def grant(self, locks: Sequence[LockId]) -> list[Holder]:
+        return await resource_locks.grant(self._pool, locks)
+
+    async def locks(self, keys: Sequence[Key]) -> dict[Key, list[LockRow]]:
+        return await resource_locks.of_sagas(self._pool, keys)
 
     async def load(self, key: Key) -> LoadedSaga | None:
         async with self._pool.connection() as connection:

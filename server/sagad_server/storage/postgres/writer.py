@@ -9,22 +9,35 @@ from uuid import UUID
 import asyncpg
 from asyncpg.prepared_stmt import PreparedStatement
 
-from sagad_server.storage.postgres.arrays import advance_arrays, start_arrays
+from sagad_server.storage.postgres.arrays import advance_arrays, has_locks, lock_arrays, start_arrays
 from sagad_server.storage.postgres.connect import AWAY, Connection, close, connect, describe
 from sagad_server.storage.postgres.queries import load_queries
 from sagad_server.storage.postgres.settings import PostgresSettings
-from sagad_server.storage.store import Batch, Committed, CommitUnknown, DataRejected, Retryable
+from sagad_server.storage.store import Batch, Committed, CommitUnknown, DataRejected, Key, Retryable
 
 _PARTS = load_queries("commit")
+
+
+def _start(free: str = "") -> str:
+    return _PARTS["start"].format(free=f"{free}\n    " if free else "")
+
+
 ADVANCE = f"WITH {_PARTS['advance']},\n{_PARTS['journal_advanced']}"
 """For batches without new sagas: half the parameters and half the plan."""
-COMMIT = f"WITH {_PARTS['advance']},\n{_PARTS['start']},\n{_PARTS['journal_all']}"
+COMMIT = f"WITH {_PARTS['advance']},\n{_start()},\n{_PARTS['journal_all']}\n{_PARTS['answer_all']}"
+COMMIT_WITH_LOCKS = (
+    f"WITH {_PARTS['advance']},\n{_PARTS['wanted_locks']},\n{_start(_PARTS['free'])},\n{_PARTS['journal_all']},\n"
+    f"{_PARTS['locks']}\n{_PARTS['answer_locks']}"
+)
 
 SESSION = {
     "application_name": "sagad writer",
     "enable_seqscan": "off",  # a young table would be scanned
     "plan_cache_mode": "force_generic_plan",  # planning takes longer than running
 }
+
+LOCK_HOLDER = "lock_holder"
+"""The index that makes a lock a lock."""
 
 Statement: TypeAlias = "PreparedStatement[asyncpg.Record]"
 DATA_ERRORS = (
@@ -51,7 +64,7 @@ class Writer:
         """Connects now rather than at the first commit. Raises one of AWAY."""
         connection = await connect(self._settings, **SESSION)
         try:
-            self._statements = {sql: await connection.prepare(sql) for sql in (ADVANCE, COMMIT)}
+            self._statements = {sql: await connection.prepare(sql) for sql in (ADVANCE, COMMIT, COMMIT_WITH_LOCKS)}
         except BaseException:
             connection.terminate()
             raise
@@ -77,16 +90,24 @@ class Writer:
         keys = {write.key for write in batch.writes}
         assert len(keys) == len(batch.writes), "a batch holds at most one write of a saga"
         try:
-            arguments = [batch.batch_id, self.owner, *advance_arrays(old), *(start_arrays(new) if new else ())]
+            arguments = [batch.batch_id, self.owner, *advance_arrays(old)]
+            locks = any(map(has_locks, batch.writes))
+            if new or locks:
+                arguments += start_arrays(new)
+            if locks:
+                arguments += lock_arrays(new, old)
         except UnicodeEncodeError as error:
             raise DataRejected(f"a key cannot be encoded in UTF-8: {error}") from error
         async with self._one_at_a_time:
-            statement = await self._statement(COMMIT if new else ADVANCE)
+            statement = await self._statement(COMMIT_WITH_LOCKS if locks else COMMIT if new else ADVANCE)
             record = await self._execute(statement, arguments)
         started, advanced = record["started"] or (), record["advanced"] or ()
         if len(started) + len(advanced) < len(keys):
             keys = {*(new[place - 1].key for place in started), *(old[place - 1].key for place in advanced)}
-        return Committed(keys, record["time"])
+        if not locks:
+            return Committed(keys, record["time"])
+        held_up = {new[place - 1].key for place in record["held_up"] or ()}
+        return Committed(keys, record["time"], held_up, _lock_tokens(record))
 
     async def _statement(self, sql: str) -> Statement:
         """The prepared statement, on a connection that is alive as far as we know."""
@@ -132,10 +153,20 @@ class Writer:
         return verdict(f"PostgreSQL: {describe(error)}") if verdict else None
 
 
+def _lock_tokens(record: asyncpg.Record) -> dict[Key, dict[str, int]]:
+    tokens: dict[Key, dict[str, int]] = {}
+    columns = (record[name] or () for name in ("namespaces", "saga_ids", "names", "tokens"))
+    for namespace, saga_id, name, token in zip(*columns, strict=True):
+        tokens.setdefault((namespace, saga_id), {})[name] = token
+    return tokens
+
+
 def _meaning(error: Exception) -> type[Exception] | None:
     if isinstance(error, asyncpg.PostgresError):
         if error.severity_en in ("FATAL", "PANIC") or isinstance(error, asyncpg.PostgresConnectionError):
             return CommitUnknown  # it may have come after the commit was written
+        if isinstance(error, asyncpg.UniqueViolationError) and error.constraint_name == LOCK_HOLDER:
+            return Retryable  # another node took the lock since this statement began
         if isinstance(error, DATA_ERRORS):
             return DataRejected
         return Retryable if isinstance(error, AWAY) else None

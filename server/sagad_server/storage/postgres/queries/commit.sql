@@ -91,7 +91,7 @@ i AS (
         CASE WHEN n.ended THEN now() END,
         coalesce(n.parking_mask, 0), coalesce(n.category, 0), n.body
     FROM n JOIN d USING (recipe)
-    ORDER BY n.ordinal
+    {free}ORDER BY n.ordinal
     ON CONFLICT DO NOTHING
     RETURNING uid
 )
@@ -110,7 +110,6 @@ SELECT now() AS time, NULL::bigint[] AS started, array_agg(u.ordinal) AS advance
 FROM u
 
 -- name: journal_all
--- `started` is asked for first: new sagas are inserted before the first row is locked, by every writer.
 w AS (
     SELECT
         n.ordinal, n.namespace, n.saga_id, n.cause, n.relay_partition, n.event, n.payload, n.category, n.parking_mask
@@ -130,7 +129,74 @@ e AS (
         u.category, u.parking_mask
     FROM u
 )
+
+-- name: answer_all
+-- `started` is asked for first: new sagas are inserted before the first row is locked, by every writer.
 SELECT
     now() AS time,
     (SELECT array_agg(w.ordinal) FROM w) AS started,
     (SELECT array_agg(u.ordinal) FROM u) AS advanced
+
+-- name: free
+-- The condition in `start`, for batches with locks.
+WHERE NOT EXISTS (SELECT FROM h WHERE h.ordinal = n.ordinal)
+
+-- name: wanted_locks
+-- Whoever takes or grants a lock holds an advisory lock of its class from before the token is drawn until the commit: so
+-- tokens grow in the order of holders. There are 64 classes, since a transaction may not hold any number of such locks.
+wanted AS MATERIALIZED (
+    SELECT *
+    FROM unnest($40::bigint[], $41::text[], $42::text[], $43::text[]) AS w (ordinal, namespace, saga_id, name)
+),
+h AS MATERIALIZED (
+    SELECT DISTINCT wanted.ordinal
+    FROM wanted, LATERAL (
+        SELECT FROM sagad.lock AS l
+        WHERE l.resource = wanted.namespace || '/' || wanted.name AND l.saga_id <> wanted.saga_id
+        LIMIT 1
+    ) AS others
+),
+classes AS MATERIALIZED (
+    SELECT pg_advisory_xact_lock(hashtext('sagad.lock'), c.class)
+    FROM (SELECT DISTINCT hashtext(namespace || '/' || name) & 63 AS class FROM wanted ORDER BY class) AS c
+)
+
+-- name: locks
+-- Takes and queues for what the sagas that are written ask for, and gives back all of those that have ended: their rows
+-- are found by the index, and also in the version that a grant has made of them meanwhile, because of `= ANY (ARRAY[])`.
+x AS (
+    INSERT INTO sagad.lock (namespace, saga_id, name, fencing_token, take_time)
+    SELECT wanted.namespace, wanted.saga_id, wanted.name, nextval('sagad.lock_token'), now()
+    FROM w JOIN wanted USING (ordinal)
+    WHERE (SELECT count(*) FROM classes) >= 0
+    RETURNING namespace, saga_id, name, fencing_token
+),
+q AS (
+    INSERT INTO sagad.lock (namespace, saga_id, name)
+    SELECT t.namespace, t.saga_id, t.name
+    FROM unnest($44::text[], $45::text[], $46::text[]) AS t (namespace, saga_id, name)
+    JOIN (SELECT namespace, saga_id FROM w UNION ALL SELECT namespace, saga_id FROM u) AS written
+        USING (namespace, saga_id)
+),
+z AS (
+    DELETE FROM sagad.lock AS l
+    USING u
+    WHERE u.ordinal = ANY ($47::bigint[])
+        AND l.namespace = ANY (ARRAY[u.namespace]) AND l.saga_id = ANY (ARRAY[u.saga_id])
+)
+
+-- name: answer_locks
+SELECT
+    now() AS time,
+    (SELECT array_agg(w.ordinal) FROM w) AS started,
+    (SELECT array_agg(u.ordinal) FROM u) AS advanced,
+    (SELECT array_agg(h.ordinal) FROM h) AS held_up,
+    t.*
+FROM (
+    SELECT
+        array_agg(x.namespace) AS namespaces,
+        array_agg(x.saga_id) AS saga_ids,
+        array_agg(x.name) AS names,
+        array_agg(x.fencing_token) AS tokens
+    FROM x
+) AS t

@@ -81,7 +81,7 @@ WHERE n.state = 1
 
 -- name: load
 -- Rows with their whole journals, in columns: one snapshot, one row for each saga.
-SELECT s.*, now() AS now, j.*
+SELECT s.*, now() AS now, j.*, h.*
 FROM unnest($1::text[], $2::text[]) AS k (namespace, saga_id),
 LATERAL (
     SELECT * FROM sagad.saga WHERE namespace = k.namespace AND saga_id = k.saga_id OFFSET 0
@@ -98,7 +98,11 @@ LATERAL (
         WHERE namespace = k.namespace AND saga_id = k.saga_id
         ORDER BY revision
     ) AS e
-) AS j
+) AS j,
+LATERAL (
+    SELECT array_agg(name) AS lock_names, array_agg(fencing_token) AS lock_tokens FROM sagad.lock
+    WHERE namespace = k.namespace AND saga_id = k.saga_id AND fencing_token IS NOT NULL
+) AS h
 
 -- name: count_crash
 UPDATE sagad.saga
@@ -202,11 +206,16 @@ LATERAL (
 ) AS s
 
 -- name: row_states
-SELECT k.namespace, k.saga_id, s.uid, s.epoch, s.revision, e.batch_id, coalesce(e.time, s.update_time) AS time
+SELECT
+    k.namespace, k.saga_id, s.uid, s.epoch, s.revision, e.batch_id, coalesce(e.time, s.update_time) AS time, h.*
 FROM unnest($1::text[], $2::text[]) AS k (namespace, saga_id),
 LATERAL (
     SELECT * FROM sagad.saga AS s WHERE s.namespace = k.namespace AND s.saga_id = k.saga_id OFFSET 0
 ) AS s
+CROSS JOIN LATERAL (
+    SELECT array_agg(name) AS lock_names, array_agg(fencing_token) AS lock_tokens FROM sagad.lock
+    WHERE namespace = k.namespace AND saga_id = k.saga_id AND fencing_token IS NOT NULL
+) AS h
 LEFT JOIN sagad.event AS e
     ON e.namespace = s.namespace AND e.saga_id = s.saga_id AND e.revision = s.revision
 

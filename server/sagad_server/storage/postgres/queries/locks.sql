@@ -1,0 +1,61 @@
+-- name: grant
+-- Gives what nobody holds to who has waited longest, and says who holds what now. Classes: see commit.sql.
+WITH asked AS MATERIALIZED (
+    SELECT DISTINCT namespace, name FROM unnest($1::text[], $2::text[]) AS a (namespace, name)
+),
+classes AS MATERIALIZED (
+    SELECT pg_advisory_xact_lock(hashtext('sagad.lock'), c.class)
+    FROM (SELECT DISTINCT hashtext(namespace || '/' || name) & 63 AS class FROM asked ORDER BY class) AS c
+),
+held AS MATERIALIZED (
+    SELECT l.namespace, l.name, l.saga_id, l.fencing_token
+    FROM asked AS a, LATERAL (
+        SELECT * FROM sagad.lock AS h
+        WHERE h.resource = a.namespace || '/' || a.name AND h.fencing_token IS NOT NULL
+        OFFSET 0
+    ) AS l
+),
+next AS MATERIALIZED (
+    SELECT l.namespace, l.name, l.saga_id
+    FROM asked AS a, LATERAL (
+        SELECT * FROM sagad.lock AS t
+        WHERE t.resource = a.namespace || '/' || a.name AND t.fencing_token IS NULL
+        ORDER BY t.ticket LIMIT 1
+        FOR UPDATE SKIP LOCKED
+    ) AS l
+    WHERE (SELECT count(*) FROM classes) >= 0 AND (a.namespace, a.name) NOT IN (SELECT namespace, name FROM held)
+),
+granted AS (
+    UPDATE sagad.lock AS l
+    SET fencing_token = nextval('sagad.lock_token'), take_time = now()
+    FROM next AS n
+    WHERE l.fencing_token IS NULL
+        AND l.namespace = ANY (ARRAY[n.namespace]) AND l.saga_id = ANY (ARRAY[n.saga_id]) AND l.name = ANY (ARRAY[n.name])
+    RETURNING l.namespace, l.name, l.saga_id, l.fencing_token
+)
+SELECT namespace, name, saga_id, fencing_token, false AS granted FROM held
+UNION ALL
+SELECT namespace, name, saga_id, fencing_token, true FROM granted
+
+-- name: of_sagas
+-- What sagas hold and wait for, and who else is concerned.
+SELECT
+    l.namespace, l.saga_id, l.name, l.ticket, l.fencing_token, l.request_time, l.take_time,
+    coalesce(h.saga_id, '') AS holder, q.waiting, q.waiting_count
+FROM unnest($1::text[], $2::text[]) AS k (namespace, saga_id)
+CROSS JOIN LATERAL (
+    SELECT * FROM sagad.lock WHERE namespace = k.namespace AND saga_id = k.saga_id ORDER BY name OFFSET 0
+) AS l
+LEFT JOIN LATERAL (
+    SELECT saga_id FROM sagad.lock
+    WHERE resource = l.resource AND fencing_token IS NOT NULL
+    OFFSET 0
+) AS h ON true
+CROSS JOIN LATERAL (
+    SELECT (coalesce(array_agg(saga_id ORDER BY ticket), '{}'))[:10] AS waiting, count(*) AS waiting_count
+    FROM (
+        SELECT saga_id, ticket FROM sagad.lock
+        WHERE resource = l.resource AND fencing_token IS NULL
+        ORDER BY ticket LIMIT 1000
+    ) AS t
+) AS q
