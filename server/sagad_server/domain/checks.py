@@ -129,9 +129,9 @@ class Checker:
         """A name out of a set."""
         if value in known:
             return True
-        names = sorted(known)
-        more = f" and {len(names) - 20} more" if len(names) > 20 else ""
-        return self.fail(field, f"is {shown(value)}; known {what}: {', '.join(names[:20]) or 'none'}{more}")
+        names = [name if name.isprintable() else shown(name) for name in sorted(known)[:20]]
+        more = f" and {len(known) - 20} more" if len(known) > 20 else ""
+        return self.fail(field, f"is {shown(value)}; known {what}: {', '.join(names) or 'none'}{more}")
 
 
 def shown(text: str) -> str:

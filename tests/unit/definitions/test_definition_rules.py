@@ -244,6 +244,12 @@ def _damaged(draw: st.DrawFn) -> definition_pb2.Definition:
     return message
 
 
+def test_a_name_that_cannot_be_printed_is_shown_escaped_among_the_known_ones() -> None:
+    wrong = definition(step("a\0b"), step("two", "none"))
+    found = definition_violations(wrong, ValidationLimits(), participants=PARTICIPANTS)
+    assert any("known steps: 'a\\x00b', two" in each.description for each in found), found
+
+
 @settings(max_examples=200)
 @given(_damaged())
 def test_a_damaged_definition_gives_violations_or_compiles(message: definition_pb2.Definition) -> None:
