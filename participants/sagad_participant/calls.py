@@ -61,6 +61,8 @@ class _Call:
         self.fencing_token = request.fencing_token
         self.completion_token = request.completion_token
         self.labels: Mapping[str, str] = dict(request.labels)
+        self.lock_tokens: Mapping[str, int] = dict(request.lock_tokens)
+        """Fencing tokens of the locks that the saga holds, by the lock's name."""
 
     @cached_property
     def json(self) -> Any:

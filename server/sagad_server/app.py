@@ -168,6 +168,7 @@ class App:
     def _gauges(self, recovery: Recovery) -> None:
         engine, metrics = self.engine, self.metrics
         metrics.gauge("sagad_sagas_in_memory", "Sagas in this node's memory.", lambda: len(engine.sagas))
+        metrics.gauge("sagad_lock_waiters", "Sagas that wait for a lock.", lambda: engine.locks.waiting)
         metrics.gauge("sagad_calls_in_flight", "Calls of participants under way.", lambda: engine.calls.in_flight)
         metrics.gauge("sagad_write_queue", "Transitions that wait for a commit.", lambda: engine.writer.queued)
         metrics.gauge("sagad_overloaded", "1 while new sagas are refused or wait.", lambda: engine.admission.overloaded)

@@ -48,6 +48,11 @@ def step_state(state: saga_pb2.StepState.ValueType) -> Text:
     return _styled(saga_pb2.StepState.DESCRIPTOR, state, "STEP_STATE_")
 
 
+def lock_state(state: saga_pb2.LockState.ValueType) -> str:
+    """`HELD`, `WAITING`, `LATER`."""
+    return _name(saga_pb2.LockState.DESCRIPTOR, state, "LOCK_STATE_")
+
+
 def event_cause(cause: saga_pb2.EventCause.ValueType) -> str:
     """What made a transition happen."""
     return _name(saga_pb2.EventCause.DESCRIPTOR, cause, "EVENT_CAUSE_")

@@ -8,7 +8,7 @@ from rich.text import Text
 
 from sagad.v1 import definition_pb2
 from sagad.v1.definition_pb2 import Definition
-from sagad.v1.saga_pb2 import Parking, Saga, SagaEvent, SagaStats, Step, StepChange
+from sagad.v1.saga_pb2 import Parking, Saga, SagaEvent, SagaLock, SagaStats, Step, StepChange
 from sagad_client.durations import format_duration
 from sagad_client.terminal import text
 from sagad_client.terminal.output import Cell, Fields, Rows, View, When
@@ -46,6 +46,8 @@ def saga_views(saga: Saga) -> list[View]:
     views: list[View] = [Fields(_saga_fields(saga))]
     if saga.steps:
         views.append(Rows(("STEP", "STATE", "ATTEMPT", "NOTE"), [step_row(step) for step in saga.steps]))
+    if saga.locks:
+        views.append(Rows(("LOCK", "STATE", "TOKEN", "NOTE"), [lock_row(lock) for lock in saga.locks]))
     if saga.parkings:
         headers = ("PARKED", "REASON", "SINCE", "WHAT HELPS")
         views.append(Rows(headers, [_parking_row(saga, index) for index in range(len(saga.parkings))]))
@@ -64,6 +66,18 @@ def step_row(step: Step) -> list[Cell]:
     if step.HasField("output"):
         notes.append(f"output {text.payload(step.output)}")
     return [step.step_id, text.step_state(step.state), attempts(step), "; ".join(notes)]
+
+
+def lock_row(lock: SagaLock) -> list[Cell]:
+    """A lock in the table of its saga."""
+    notes = []
+    if lock.holder_saga_id:
+        notes.append(f"held by {lock.holder_saga_id}")
+    if lock.waiting_count:
+        more = "" if lock.waiting_count == len(lock.waiting_saga_ids) else ", ..."
+        notes.append(f"{lock.waiting_count} waiting: {', '.join(lock.waiting_saga_ids)}{more}")
+    token = str(lock.fencing_token) if lock.fencing_token else ""
+    return [text.printable(lock.name), text.lock_state(lock.state), token, "; ".join(notes)]
 
 
 def attempts(step: Step | StepChange) -> str:
@@ -100,6 +114,10 @@ def change_text(change: StepChange) -> str:
 def event_note(event: SagaEvent) -> str:
     """Who asked for a transition and why, and what failed."""
     notes = []
+    if event.granted_lock:
+        notes.append(f"has lock {event.granted_lock}")
+    if event.waits_for_lock:
+        notes.append(f"waits for lock {event.waits_for_lock}")
     if event.HasField("failure"):
         notes.append(text.failure(event.failure))
     if event.actor:
@@ -134,6 +152,8 @@ def definition_views(definition: Definition) -> list[View]:
     ]
     if definition.HasField("timeout"):
         fields.append(("timeout", format_duration(definition.timeout)))
+    if definition.locks:
+        fields.append(("locks", text.printable(", ".join(definition.locks))))
     kinds = definition_pb2.StepKind
     rows = [
         (

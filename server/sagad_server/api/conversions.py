@@ -8,6 +8,7 @@ from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from sagad.v1 import definition_pb2, saga_pb2
+from sagad_server.api.locks import own_locks
 from sagad_server.domain.saga import parkings
 from sagad_server.domain.states import ENDED, ParkingReason, SagaState
 from sagad_server.engine.ports import Snapshot, Tombstone
@@ -52,6 +53,8 @@ def _snapshot_message(snapshot: Snapshot, *, full: bool) -> saga_pb2.Saga:
             message.input.CopyFrom(saga.input)
         message.metadata.update(saga.metadata)
     _add_parkings(message, snapshot)
+    if saga.locks:
+        message.locks.extend(own_locks(saga))
     return message
 
 

@@ -9,6 +9,7 @@ from sagad.v1 import saga_service_pb2 as pb
 from sagad.v1.saga_pb2 import SAGA_VIEW_BASIC, SAGA_VIEW_FULL, Saga, SagaView
 from sagad_server.api.conversions import read_filter, row_message, saga_message, stats_message
 from sagad_server.api.interceptor import Context, Forwarder
+from sagad_server.api.locks import add_lock_rows
 from sagad_server.api.paging import Page, Pages
 from sagad_server.api.repair import Repair
 from sagad_server.api.resume_token import read_resume_token
@@ -17,6 +18,7 @@ from sagad_server.api.steering import DEFAULT_NAMESPACE, Steering, key_of
 from sagad_server.api.watch import Watch, purged
 from sagad_server.api.watch_sagas import WatchSagas
 from sagad_server.domain.errors import NotFound, SagadError
+from sagad_server.domain.states import ENDED
 from sagad_server.domain.validation import RequestChecker, ValidationLimits
 from sagad_server.engine.commands import Commands
 from sagad_server.engine.engine import Engine
@@ -77,7 +79,11 @@ class SagaService(Steering):
         check = self._check(request)
         check.enum("view", request.view, SagaView.DESCRIPTOR)
         check.raise_if_any()
-        return pb.GetSagaResponse(saga=await self._saga(key_of(request), full=request.view != SAGA_VIEW_BASIC))
+        key = key_of(request)
+        saga = await self._saga(key, full=request.view != SAGA_VIEW_BASIC)
+        if saga.locks:
+            add_lock_rows(saga, (await self._store.locks([key])).get(key, ()))
+        return pb.GetSagaResponse(saga=saga)
 
     async def ListSagas(self, request: pb.ListSagasRequest, context: Context) -> pb.ListSagasResponse:
         check = RequestChecker(self._limits)
@@ -90,10 +96,12 @@ class SagaService(Steering):
         pages = Pages("ListSagas", namespace, request.filter)
         after = pages.position(request.page_token, _read_position)
         rows = await self._store.list_sagas(namespace, read_filter(request.filter), after, page.size + 1)
+        locks = await self._store.locks([row.key for row in rows if row.state not in ENDED])
         response = pb.ListSagasResponse()
         last = None
         for row in rows:
             saga = await (self._full(row) if request.view == SAGA_VIEW_FULL else self._basic(row))
+            add_lock_rows(saga, locks.get(row.key, ()))
             if not page.take(saga):
                 assert last is not None, "the first one is always taken"
                 response.next_page_token = pages.token(_position(last))

@@ -38,6 +38,8 @@ def event_message(row: EventRow, definition_id: str, version: str, *, full: bool
         definition_id=definition_id,
         version=version,
         incident_id=record.incident_id,
+        granted_lock=record.granted_lock,
+        waits_for_lock=record.waits_for_lock,
     )
     for change in record.changes:
         _add_change(event, change)

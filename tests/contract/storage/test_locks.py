@@ -87,8 +87,9 @@ async def test_the_end_of_a_saga_gives_back_what_it_holds_and_what_it_waits_for(
 async def test_a_guard_that_fails_takes_and_gives_back_nothing(backend: Backend) -> None:
     await backend.commit(start("a", takes=("x",)), start("b"))
 
+    without_definition = start("a2", definition_id="none", takes=("y",))
     committed = await backend.store.commit(
-        batch(end("a", 5, gives_back=True), step("b", 7, queues_for="x"), start("a2", definition_id="none", takes=("y",)))
+        batch(end("a", 5, gives_back=True), step("b", 7, queues_for="x"), without_definition)
     )
 
     assert not committed.keys
