@@ -27,6 +27,7 @@ from sagad_server.engine.membership import Membership
 from sagad_server.engine.recovery import Recovery
 from sagad_server.engine.settings import Settings
 from sagad_server.engine.tokens import Tokens
+from sagad_server.guard_app import NodeGuard
 from sagad_server.http_server import HttpServer
 from sagad_server.metrics import Metrics
 from sagad_server.mirror_app import NodeMirror
@@ -86,13 +87,15 @@ class App:
         clock, random = SystemClock(), SystemRandom()
         self.store = self._store or PostgresStore(_postgres_settings(config))
         self._mirror = NodeMirror(config, self.store, clock, random, self.metrics.registry)
+        self._guard = NodeGuard(config, clock, random, self.metrics.registry)
         self._peers.store = lambda: self.store
         membership = Membership(self.store, clock, random, config.node.lease)
         await when_postgres_is_there(lambda: membership.join(config.node.name), random)
         node = membership.node
         assert node is not None
         tokens = Tokens(await self.store.secret(_COMPLETION_SECRET))
-        self.transport = GrpcTransport(_participants(config), clock, random, self.metrics)
+        paces = self._guard.paces(config)
+        self.transport = GrpcTransport(_participants(config), clock, random, self.metrics, paces)
         self.engine = Engine(
             self.store,
             clock,
@@ -113,7 +116,7 @@ class App:
         limits = config.validation_limits()
         names = self.transport.configs
         info = _server_info(config, node)
-        self._sagas = SagaService(self.engine, commands, loader, limits, self._peers)
+        self._sagas = SagaService(self.engine, commands, loader, limits, self._peers, self._guard.rates)
         add_services(
             self._server,
             self._sagas,
@@ -128,6 +131,7 @@ class App:
                 self._peers,
                 self._stopping.set,
                 self._mirror.calls(limits),
+                self._guard.redis_health,
             ),
             self._health,
         )
@@ -141,6 +145,7 @@ class App:
         self._spawn(watch_health(self.store, self.engine.writer, self._tell_health))
         self._spawn(count(self.store, definitions, self.metrics))
         self._spawn(clean_up(self.store, config))
+        self._spawn(self._guard.run())
         self._mirror.start()
         self._tell_health(True)
         log.info("serving", grpc=self.address, http_port=self.http_port, node=node.node_name)
@@ -223,6 +228,7 @@ class App:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.transport.close()
         await self._peers.close()
+        await self._guard.close()
         assert self._http is not None, "stopped without a start"
         self._http.stop()
         await self.store.close()

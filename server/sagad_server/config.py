@@ -5,12 +5,13 @@ defaults. Durations have a unit in the file (30s, 1h) and are float seconds in t
 from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Self, get_args, get_origin
 
 from pydantic import BaseModel, Field, SecretStr, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
+from sagad_server.config_guard import RateLimits, Redis
 from sagad_server.config_sections import (
     Grpc,
     Http,
@@ -40,7 +41,7 @@ from sagad_server.config_sources import (
 from sagad_server.config_values import Duration, ParticipantName, format_duration, masked
 from sagad_server.domain.checks import Bounds, ValidationLimits
 
-_MAY_HOLD_SECRETS = frozenset({"postgres", "postgres.dsn"})
+_MAY_HOLD_SECRETS = frozenset({"postgres", "postgres.dsn", "redis", "redis.url"})
 
 __all__ = ["Config", "ConfigError", "Participant", "keys", "load_config"]
 
@@ -64,7 +65,9 @@ class Config(Section):
     node: Annotated[Node, Field(default_factory=Node)]
     kafka: Kafka = Kafka()
     mirror: Mirror = Mirror()
+    redis: Redis = Redis()
     limits: Limits = Limits()
+    rate_limits: RateLimits = RateLimits()
     validation: Validation = Validation()
     log: Log = Log()
 
@@ -72,6 +75,14 @@ class Config(Section):
     def _mirror_has_kafka(self) -> Self:
         if self.mirror.enabled and not self.kafka.bootstrap_servers:
             raise ValueError("mirror.enabled needs kafka.bootstrap_servers")
+        return self
+
+    @model_validator(mode="after")
+    def _limited_participants_exist(self) -> Self:
+        unknown = self.rate_limits.participants.overrides.keys() - self.participants.keys()
+        if unknown:
+            names = ", ".join(sorted(unknown))
+            raise ValueError(f"rate_limits.participants.overrides has {names}, which participants has not")
         return self
 
     def validation_limits(self) -> ValidationLimits:
@@ -127,13 +138,20 @@ def load_config(path: Path | None, environment: Mapping[str, str], overrides: Tr
 def keys(model: type[BaseModel] = Config, path: tuple[str, ...] = ()) -> Iterator[tuple[str, FieldInfo]]:
     """Every key, such as `postgres.dsn` or `participants.<name>.target`, with what pydantic knows of it."""
     for name, info in model.model_fields.items():
-        below = (*path, name)
-        if isinstance(info.annotation, type) and issubclass(info.annotation, BaseModel):
-            yield from keys(info.annotation, below)
-        elif name == "participants":
-            yield from keys(Participant, (*below, "<name>"))
+        section = next((kind for kind in _kinds(info.annotation) if issubclass(kind, BaseModel)), None)
+        if section is None:
+            yield ".".join((*path, name)), info
         else:
-            yield ".".join(below), info
+            named = get_origin(info.annotation) is dict
+            yield from keys(section, (*path, name, "<name>") if named else (*path, name))
+
+
+def _kinds(annotation: Any) -> Iterator[type]:
+    """The classes in an annotation."""
+    if isinstance(annotation, type) and not get_args(annotation):
+        yield annotation
+    for part in get_args(annotation):
+        yield from _kinds(part)
 
 
 def _length(text: ShortText | LongText) -> Bounds:
@@ -147,7 +165,7 @@ def _fault(error: ErrorDetails, origins: Mapping[tuple[str, ...], str]) -> str:
         return f"{key}: is required (environment: {variable(path)})"
     origin = next((origin for leaf, origin in origins.items() if leaf[: len(path)] == path), "default")
     if error["type"] == "extra_forbidden":
-        known = [each.replace("<name>", path[1] if len(path) > 1 else "") for each, _ in keys()]
+        known = [_filled(each, path) for each, _ in keys()]
         similar = get_close_matches(key, known, n=1, cutoff=0.8)
         return f"{key} ({origin}): is no key" + "".join(f"; did you mean {each}?" for each in similar)
     if error["type"] in ("model_type", "dict_type"):
@@ -157,6 +175,12 @@ def _fault(error: ErrorDetails, origins: Mapping[tuple[str, ...], str]) -> str:
     if isinstance(given, str | int | float) and key not in _MAY_HOLD_SECRETS:
         what += f" (given: {given!r})"
     return f"{key} ({origin}): {what}"
+
+
+def _filled(key: str, path: tuple[str, ...]) -> str:
+    """The key with the names that stand at their places in a path."""
+    parts = enumerate(key.split("."))
+    return ".".join(path[i] if part == "<name>" and i < len(path) else part for i, part in parts)
 
 
 def _masked(section: Section) -> dict[str, Any]:

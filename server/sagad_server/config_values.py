@@ -3,6 +3,7 @@
 import re
 from dataclasses import dataclass
 from typing import Annotated, Any
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, GetCoreSchemaHandler, SecretStr
 from pydantic_core import CoreSchema, core_schema
@@ -15,6 +16,7 @@ _PARTICIPANT = re.compile(r"[A-Za-z0-9._-]{2,100}")
 _PASSWORD_PARAMETER = re.compile(r"(?i)([?&](?:ssl)?password=)[^&]*")
 HIDDEN = "***"
 _DSN_SCHEMES = ("postgresql://", "postgres://")
+_REDIS_SCHEMES = ("redis://", "rediss://")
 
 
 def parse_duration(text: str) -> float:
@@ -67,6 +69,17 @@ def _check_dsn(value: SecretStr) -> SecretStr:
     return value
 
 
+def _check_redis_url(value: SecretStr) -> SecretStr:
+    try:
+        parts = urlsplit(value.get_secret_value())
+        right = f"{parts.scheme}://" in _REDIS_SCHEMES and parts.hostname and (parts.port or 6379) > 0
+    except ValueError:  # of the port; its text may quote the password
+        right = False
+    if not right or not re.fullmatch(r"/?\d*", parts.path):
+        raise ValueError("must be redis://USER:PASSWORD@HOST:PORT/DATABASE, or rediss:// for TLS; DATABASE is a number")
+    return value
+
+
 def _check_participant(value: str) -> str:
     if not _PARTICIPANT.fullmatch(value):
         raise ValueError("a participant's name has 2-100 characters of a-z, A-Z, 0-9, '.', '_' and '-'")
@@ -79,14 +92,17 @@ Address = Annotated[str, AfterValidator(_check_address)]
 Dsn = Annotated[SecretStr, AfterValidator(_check_dsn)]
 """How to reach PostgreSQL. Holds a password: shown by `masked_dsn` only."""
 
+RedisUrl = Annotated[SecretStr, AfterValidator(_check_redis_url)]
+"""How to reach Redis. Holds a password, as a DSN does."""
+
 ParticipantName = Annotated[str, AfterValidator(_check_participant)]
 """What definitions call a participant."""
 
 
 def masked(secret: SecretStr) -> str:
-    """What may be shown of a secret: a DSN without its passwords, and nothing of any other."""
+    """What may be shown of a secret: a DSN or URL without its passwords, and nothing of any other."""
     value = secret.get_secret_value()
-    return masked_dsn(value) if value.startswith(_DSN_SCHEMES) else value and HIDDEN
+    return masked_dsn(value) if value.startswith((*_DSN_SCHEMES, *_REDIS_SCHEMES)) else value and HIDDEN
 
 
 def masked_dsn(dsn: str) -> str:

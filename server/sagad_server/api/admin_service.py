@@ -103,8 +103,10 @@ class AdminService(AdminServiceServicer):
         peers: Peers,
         drain: Callable[[], None],
         mirroring: Mirroring,
+        redis_health: Callable[[], Awaitable[list[pb.ComponentHealth]]],
     ) -> None:
         self._mirroring = mirroring
+        self._redis_health = redis_health
         self._peers = peers
         self._drain = drain
         self._engine = engine
@@ -157,7 +159,7 @@ class AdminService(AdminServiceServicer):
                 for name in sorted(self._participants)
             ),
         )
-        components = [*checked, *await self._mirroring.health()]
+        components = [*checked, *await self._mirroring.health(), *await self._redis_health()]
         healthy = all(component.healthy for component in components if component.required)
         return pb.GetHealthDetailsResponse(healthy=healthy, components=components)
 

@@ -13,6 +13,7 @@ from sagad_server.api.locks import add_lock_rows
 from sagad_server.api.paging import Page, Pages
 from sagad_server.api.repair import Repair
 from sagad_server.api.resume_token import read_resume_token
+from sagad_server.api.start_limits import StartLimits
 from sagad_server.api.start_sagas import StartSagas, start_command, stopping
 from sagad_server.api.steering import DEFAULT_NAMESPACE, Steering, key_of
 from sagad_server.api.watch import Watch, purged
@@ -23,6 +24,7 @@ from sagad_server.domain.validation import RequestChecker, ValidationLimits
 from sagad_server.engine.commands import Commands
 from sagad_server.engine.engine import Engine
 from sagad_server.engine.loader import Loader, not_found
+from sagad_server.guard.rate_limits import RateLimits
 from sagad_server.storage.events import event_message
 from sagad_server.storage.store import MOST_ENDED, Key, SagaRow
 
@@ -42,20 +44,24 @@ class SagaService(Steering):
         loader: Loader,
         limits: ValidationLimits,
         forwarder: Forwarder,
+        rates: RateLimits | None = None,
         *,
         heartbeat_s: float = HEARTBEAT_S,
     ) -> None:
+        """`rates` None: starts have no rate limits."""
         super().__init__(commands, limits)
         self._engine = engine
         self._store = engine.store
         self._loader = loader
         self._forwarder = forwarder
+        self._start_limits = StartLimits(rates, engine)
         self._heartbeat_s = heartbeat_s
         self._starting: set[StartSagas] = set()
 
     async def StartSaga(self, request: pb.StartSagaRequest, context: Context) -> pb.StartSagaResponse:
         saga_id, wait = request.saga_id or str(self._engine.random.uid()), request.wait
         command = start_command(request, saga_id, self._limits)
+        await self._start_limits.refuse(command)
         return pb.StartSagaResponse(saga=saga_message(await self._commands.start(command, wait=wait)))
 
     async def StartSagas(  # type: ignore[override] # as WatchSaga
@@ -63,7 +69,7 @@ class SagaService(Steering):
     ) -> None:
         if self._engine.draining:
             raise stopping()
-        starting = StartSagas(self._commands, self._limits, self._forwarder, context.write)
+        starting = StartSagas(self._commands, self._limits, self._start_limits, self._forwarder, context.write)
         self._starting.add(starting)
         try:
             await starting.run(requests)

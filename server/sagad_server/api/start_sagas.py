@@ -15,6 +15,7 @@ from sagad.v1.saga_pb2 import Saga
 from sagad_server.api.conversions import saga_message
 from sagad_server.api.errors import read_status, refusal, unexpected
 from sagad_server.api.interceptor import FORWARDED, Forwarder, actor
+from sagad_server.api.start_limits import StartLimits
 from sagad_server.api.steering import DEFAULT_NAMESPACE
 from sagad_server.domain.definition import milliseconds
 from sagad_server.domain.errors import Elsewhere, InvalidArgument, SagadError, Unavailable, Violation
@@ -61,9 +62,17 @@ def start_command(request: pb.StartSagaRequest, saga_id: str, limits: Validation
 class StartSagas:
     """Reads and starts in one task, and answers in another; there is none for a saga."""
 
-    def __init__(self, commands: Commands, limits: ValidationLimits, forwarder: Forwarder, send: Send) -> None:
+    def __init__(
+        self,
+        commands: Commands,
+        limits: ValidationLimits,
+        start_limits: StartLimits,
+        forwarder: Forwarder,
+        send: Send,
+    ) -> None:
         self._commands = commands
         self._limits = limits
+        self._start_limits = start_limits
         self._forwarder = forwarder
         self._send = send
         self._open: set[_Requested] = set()
@@ -145,8 +154,12 @@ class StartSagas:
         wait = request.wait
         try:
             command = self._command(request, place)
-            requested.active = await self._commands.begin(command, requested.done, wait=wait)
-            requested.made = command.made
+            await self._start_limits.wait(command, lambda: self._stopping)
+            if self._stopping:
+                requested.done(stopping())
+            else:
+                requested.active = await self._commands.begin(command, requested.done, wait=wait)
+                requested.made = command.made
         except SagadError as error:
             requested.done(error)
         except Exception as error:  # noqa: BLE001 - one bad saga must not stop the others

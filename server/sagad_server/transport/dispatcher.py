@@ -2,6 +2,7 @@
 
 from collections import deque
 from collections.abc import Callable
+from typing import Protocol
 
 from sagad_server.domain.inputs import NotSent, Outcome
 from sagad_server.engine.ports import Call, Clock, Observer, Random, Timer
@@ -20,11 +21,25 @@ _SHUTTING_DOWN = "this node is shutting down"
 def _nobody() -> None: ...
 
 
+class Pace(Protocol):
+    """How often calls may go, beside how many at once."""
+
+    wake: Callable[[], None]
+    """Called when it is worth asking again, after it has said no."""
+
+    def take(self, wanted: int) -> bool:
+        """Whether a call may go now. `wanted` could."""
+
+    def give_back(self) -> None:
+        """A call that was let go did not go."""
+
+
 class Dispatcher:
     """At most `max_in_flight` calls at once; the rest wait their turn, first come, first served.
 
     While the breaker is not closed, a call waits as long as an attempt may take, at most 30 s, and is then not sent.
-    So it is served soon when the participant is back, and its saga can turn round if that takes long.
+    So it is served soon when the participant is back, and its saga can turn round if that takes long. For its pace a
+    call waits as long as it takes.
     """
 
     def __init__(
@@ -35,7 +50,9 @@ class Dispatcher:
         clock: Clock,
         random: Random,
         observer: Observer,
+        pace: Pace | None = None,
     ) -> None:
+        """`pace` None: calls may go as often as they like."""
         self.breaker = Breaker()
         self.in_flight = 0
         self.wake: Callable[[], None] = _nobody
@@ -50,6 +67,9 @@ class Dispatcher:
         self._clock = clock
         self._random = random
         self._observer = observer
+        self._pace = pace
+        if pace is not None:
+            pace.wake = lambda: self.wake()
         self._queue: deque[tuple[Call, float]] = deque()
         """With the time since when each waits."""
         self._opened_s = 0.0
@@ -80,16 +100,28 @@ class Dispatcher:
     def take(self) -> Call | None:
         """The next call, if one may go: it is handed over now."""
         while self._queue and self.in_flight < self._max_in_flight and self.breaker.lets_through:
+            if self._pace is not None and not self._pace.take(self._could_go):
+                return None
             call, _ = self._queue.popleft()
             if call.may_start(call):
                 self.breaker.handed_over()
                 self.in_flight += 1
                 return call
+            self._did_not_go()
             self._not_sent_soon(call, NotSent(_NOT_OURS, _HELD_RETRY_MS))
         return None
 
+    @property
+    def _could_go(self) -> int:
+        return min(len(self._queue), self._max_in_flight - self.in_flight)
+
+    def _did_not_go(self) -> None:
+        if self._pace is not None:
+            self._pace.give_back()
+
     def put_back(self, call: Call) -> None:
         """It was taken, and did not leave: no attempt. It is the next one again."""
+        self._did_not_go()
         self._one_less()
         if self._draining:
             self._not_sent_soon(call, NotSent(_SHUTTING_DOWN))

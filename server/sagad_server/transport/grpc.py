@@ -7,6 +7,7 @@ from sagad.v1.participant_service_pb2 import DescribeResponse
 from sagad_server.domain.inputs import NotSent
 from sagad_server.engine.ports import Call, Clock, Observer, Random
 from sagad_server.transport.channel import ParticipantConfig
+from sagad_server.transport.dispatcher import Pace
 from sagad_server.transport.link import Link
 from sagad_server.transport.state import LinkState
 
@@ -17,10 +18,19 @@ class GrpcTransport:
     """Hands each call to the link of its participant. Made in a running event loop."""
 
     def __init__(
-        self, participants: Mapping[str, ParticipantConfig], clock: Clock, random: Random, observer: Observer
+        self,
+        participants: Mapping[str, ParticipantConfig],
+        clock: Clock,
+        random: Random,
+        observer: Observer,
+        paces: Mapping[str, Pace] | None = None,
     ) -> None:
+        """`paces` by participant, for those that have one."""
         self._clock = clock
-        self._links = {name: Link(name, config, clock, random, observer) for name, config in participants.items()}
+        self._links = {
+            name: Link(name, config, clock, random, observer, (paces or {}).get(name))
+            for name, config in participants.items()
+        }
 
     @property
     def configs(self) -> dict[str, ParticipantConfig]:

@@ -12,7 +12,7 @@ from sagad_server.domain.inputs import Failed, failed_with_code
 from sagad_server.engine.ports import Clock, Observer, Random
 from sagad_server.transport.breaker import BreakerState, is_no_connection
 from sagad_server.transport.channel import ParticipantConfig, connect, failed_rpc
-from sagad_server.transport.dispatcher import Dispatcher
+from sagad_server.transport.dispatcher import Dispatcher, Pace
 from sagad_server.transport.session import Session
 from sagad_server.transport.state import LinkState
 from sagad_server.transport.stream import Stream, open_stream
@@ -32,9 +32,17 @@ class Link:
     A participant is asked again and again: it may be upgraded, or downgraded, at any time.
     """
 
-    def __init__(self, name: str, config: ParticipantConfig, clock: Clock, random: Random, observer: Observer) -> None:
+    def __init__(
+        self,
+        name: str,
+        config: ParticipantConfig,
+        clock: Clock,
+        random: Random,
+        observer: Observer,
+        pace: Pace | None,
+    ) -> None:
         self.config = config
-        self.dispatcher = Dispatcher(name, config.max_in_flight, config.step_timeout_s, clock, random, observer)
+        self.dispatcher = Dispatcher(name, config.max_in_flight, config.step_timeout_s, clock, random, observer, pace)
         self._name = name
         self._clock = clock
         self._random = random

@@ -1,0 +1,75 @@
+"""The shared buckets in Redis (or Valkey). The only module of the server that knows its library: the extra `redis`."""
+
+import asyncio
+from collections.abc import Awaitable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
+
+from sagad_server.guard.bucket import LEASE_US, PAUSE_S, Grant
+from sagad_server.guard.leases import Ask, RedisAway
+
+_SCRIPT = Path(__file__).parent / "lua" / "lease.lua"
+_ANSWERS = 4
+"""Numbers for each bucket."""
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RedisSettings:
+    """How Redis is reached."""
+
+    url: str = field(repr=False)
+    """`redis://` or, with TLS, `rediss://`; holds a password."""
+    key_prefix: str = "sagad"
+    ca_file: Path | None = None
+    """Of TLS; None: the system's authorities."""
+    timeout_s: float = 0.2
+    """Of a connection and of an answer together."""
+
+
+class RedisBuckets:
+    """`SharedBuckets`. Its keys are `{PREFIX}:rate:KIND:NAME`; each expires once its bucket must be full."""
+
+    def __init__(self, settings: RedisSettings) -> None:
+        tls: dict[str, Any] = {} if settings.ca_file is None else {"ssl_ca_certs": str(settings.ca_file)}
+        # A call is made once: whether it is made again is decided by who knows for how long Redis has been away.
+        self._redis: Any = Redis.from_url(
+            settings.url, retry=Retry(NoBackoff(), 0), socket_connect_timeout=settings.timeout_s, **tls
+        )
+        self._lease = self._redis.register_script(_SCRIPT.read_text())
+        self._prefix = f"{{{settings.key_prefix}}}:rate"
+        self._timeout_s = settings.timeout_s
+
+    async def lease(self, asks: Sequence[Ask]) -> list[Grant]:
+        """See SharedBuckets."""
+        keys = [f"{self._prefix}:{ask.subject.kind.value}:{ask.subject.name}" for ask in asks]
+        words: list[float] = [LEASE_US, PAUSE_S]
+        for ask in asks:
+            words += [ask.subject.rate.per_second, ask.subject.rate.burst, ask.need, ask.ahead, ask.returned]
+        found: list[int] = await self._answer(self._lease(keys=keys, args=words))
+        return [Grant(*found[i : i + _ANSWERS]) for i in range(0, len(found), _ANSWERS)]
+
+    async def ping(self) -> None:
+        """See SharedBuckets."""
+        await self._answer(self._redis.ping())
+
+    async def close(self) -> None:
+        await self._redis.aclose()
+
+    async def _answer(self, call: Awaitable[T]) -> T:
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                return await call
+        except (RedisError, OSError, TimeoutError) as error:
+            # Whoever is there next time may be another one, and an answer that comes late must not be taken for his.
+            with suppress(RedisError, OSError):  # it is broken already
+                await self._redis.connection_pool.disconnect()
+            why = str(error) or f"no answer within {self._timeout_s:g} s"
+            raise RedisAway(f"{type(error).__name__}: {why}") from error
