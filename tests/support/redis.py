@@ -1,6 +1,7 @@
 """A Redis for the tests. Without one: a loud skip, which CI refuses (support.skips)."""
 
 import os
+import signal
 import socket
 import tempfile
 from collections.abc import Iterator
@@ -42,6 +43,13 @@ class OwnRedis:
     def kill(self) -> None:
         """As by kill -9."""
         self._server.terminate()
+
+    def freeze(self) -> None:
+        """It takes connections, and says nothing."""
+        os.kill(self._server._process.pid, signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        os.kill(self._server._process.pid, signal.SIGCONT)
 
 
 @contextmanager

@@ -64,7 +64,10 @@ class LeasedLimit:
         """Since the last asking."""
         self._expected = 0.0
         self._asked_s = clock.monotonic()
-        self._empty_until_s = 0.0
+        self._token_at_s = 0.0
+        """When the bucket has a token, as far as this node knows."""
+        self._ask_again_at_s = 0.0
+        """Not before; but soon, since others may give tokens back, and Redis may be away by now."""
         self._waiting: list[tuple[int, Told]] = []
 
     def take(self) -> bool:
@@ -85,8 +88,8 @@ class LeasedLimit:
         now_s = self._clock.monotonic()
         if self._leases.away:
             told(self._leases.later())
-        elif now_s < self._empty_until_s:
-            told(Later(self._empty_until_s - now_s))
+        elif now_s < self._ask_again_at_s:
+            told(Later(self._token_at_s - now_s))
         else:
             self._waiting.append((wanted, told))
             self._leases.want(self)
@@ -113,7 +116,7 @@ class LeasedLimit:
         pause_s = 0.0
         if grant.wait_us:
             pause_s = self.subject.rate.pause_s(grant.wait_us / 1_000_000)
-            self._empty_until_s = now_s + pause_s
+            self._token_at_s, self._ask_again_at_s = now_s + pause_s, now_s + min(pause_s, _LEASE_S)
         waiting, self._waiting = self._waiting, []
         for wanted, told in waiting:
             if self._has_some(now_s):
