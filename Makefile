@@ -23,7 +23,7 @@ test: .venv-test/.stamp ## unit, contract and integration tests, several at once
 	.venv-test/bin/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal $(ARGS)
 
 test-redis: .venv-test/.stamp ## the part of the tests that needs Redis; SAGAD_TEST_REDIS=redis://... takes one of yours
-	.venv-test/bin/python -m pytest tests/integration/participant -k redis $(ARGS)
+	.venv-test/bin/python -m pytest tests/integration/participant tests/integration/guard -k redis $(ARGS)
 
 test-kafka: .venv-test/.stamp ## the tests that need Kafka; SAGAD_TEST_KAFKA=HOST:PORT names one that runs
 	.venv-test/bin/python -m pytest tests/integration/mirror $(ARGS)

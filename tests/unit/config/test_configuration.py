@@ -1,5 +1,6 @@
 """Where a configuration comes from, and what is said of its faults."""
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,8 @@ from pydantic import ValidationError
 
 from sagad_server.config import Config, ConfigError, load_config
 from sagad_server.domain.validation import ValidationLimits
+from sagad_server.guard.redis import RedisSettings
+from sagad_server.guard_app import new_buckets
 from sagad_server.mirror_app import mirror_settings
 
 ROOT = Path(__file__).parents[3]
@@ -278,3 +281,48 @@ def test_kafkas_password_is_in_no_text_of_the_configuration_or_of_the_mirrors_se
     assert settings.connection["sasl_plain_password"] == "hunter2"
     assert settings.connection["security_protocol"] == "SASL_SSL"
     assert "hunter2" not in f"{config!r} {config.masked()} {settings!r}"
+
+
+@pytest.mark.parametrize(
+    ("section", "fault"),
+    [
+        (
+            "redis: {url: 'http://u:hunter2@redis'}",
+            "redis.url (FILE): must be redis://USER:PASSWORD@HOST:PORT/DATABASE",
+        ),
+        ("redis: {url: 'redis://redis:hunter2'}", "redis.url (FILE): must be redis://USER:PASSWORD@HOST:PORT/DATABASE"),
+        ("redis: {url: 'redis://redis/hunter2'}", "redis.url (FILE): must be redis://USER:PASSWORD@HOST:PORT/DATABASE"),
+        ("redis: {url: 'redis://u:hunter2@redis', ca_file: PYTHON}", "without a url that begins with rediss://"),
+        ("rate_limits: {clients: {overrides: {bob: RATE}}}", "a client's name is its IP address"),
+        ("rate_limits: {definitions: {overrides: {order: RATE}}}", "must be NAMESPACE/DEFINITION_ID"),
+        ("rate_limits: {participants: {overrides: {pay: RATE}}}", "overrides has pay, which participants has not"),
+        ("rate_limits: {clients: {default: {per_second: 0, burst: 1}}}", "must be greater than or equal to 0.001"),
+        (
+            "rate_limits: {clients: {overrides: {10.0.0.7: {per_second: 1, brust: 1, burst: 1}}}}",
+            "brust (FILE): is no key; did you mean rate_limits.clients.overrides.10.0.0.7.burst?",
+        ),
+    ],
+)
+def test_limits_that_would_not_do_what_they_say_are_refused(file: Path, section: str, fault: str) -> None:
+    text = section.replace("RATE", "{per_second: 1, burst: 1}").replace("PYTHON", __file__)
+    (found,) = faults(file, text)
+    assert fault in found
+    assert "hunter2" not in found
+
+
+def test_the_password_of_redis_is_in_no_text_of_the_configuration_or_of_the_settings(file: Path) -> None:
+    config = load(file, "redis: {url: 'rediss://u:hunter2@redis:6380/1'}")
+    assert config.masked()["redis"]["url"] == "rediss://u:***@redis:6380/1"
+    assert config.redis.url is not None
+    settings = RedisSettings(url=config.redis.url.get_secret_value())
+    assert "hunter2" not in f"{config!r} {config.masked()} {settings!r}"
+
+
+def test_a_limit_for_all_nodes_without_the_library_of_redis_names_the_extra(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = "redis: {url: 'redis://redis'}\nrate_limits: {clients: {default: {per_second: 1, burst: 1}}}\n"
+    config = load(file, text)
+    monkeypatch.setitem(sys.modules, "sagad_server.guard.redis", None)
+    with pytest.raises(ConfigError, match=r"pip install 'sagad\[server,redis\]'"):
+        new_buckets(config.redis)

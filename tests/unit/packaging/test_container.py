@@ -7,6 +7,7 @@ import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import cyclopts
 import pytest
@@ -21,7 +22,7 @@ ROOT = Path(__file__).parents[3]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 COMPOSE = yaml.safe_load((ROOT / "compose.yaml").read_text())
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
-OTHERS = ("postgres:", "apache/kafka:")
+OTHERS = ("postgres:", "apache/kafka:", "valkey/valkey:")
 OURS = [name for name, service in SERVICES.items() if not service["image"].startswith(OTHERS)]
 COMMANDS = {"sagad": sagad, "sagactl": sagactl, "sagad-example": sagad_example}
 OF_EVERY_SAGACTL_COMMAND = ("--server", "--call-timeout")
@@ -156,6 +157,14 @@ def test_the_mirror_relays_to_the_kafka_of_the_compose_file() -> None:
     config = load_config(ROOT / "deploy/sagad.yaml", image_environment() | SERVICES["mirror"]["environment"])
     advertised = SERVICES["kafka"]["environment"]["KAFKA_ADVERTISED_LISTENERS"]
     assert advertised == f"PLAINTEXT://{config.kafka.bootstrap_servers}"
+
+
+def test_sagad_counts_its_limits_in_the_redis_of_the_compose_file() -> None:
+    config = load_config(ROOT / "deploy/sagad.yaml", image_environment() | SERVICES["sagad"]["environment"])
+    assert config.rate_limits.any
+    assert config.redis.url is not None
+    host = urlsplit(config.redis.url.get_secret_value()).hostname
+    assert SERVICES["sagad"]["depends_on"][host] == {"condition": "service_healthy"}
 
 
 def test_sagad_is_published_on_loopback_alone() -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from sagad_server.guard.metrics import LimitMetrics
 from sagad_server.metrics import Metrics
 from sagad_server.mirror.metrics import MirrorMetrics
 
@@ -20,6 +21,7 @@ EXPRESSIONS = {panel["title"]: [target["expr"] for target in panel["targets"]] f
 def test_every_metric_of_a_panel_exists_and_is_documented(title: str) -> None:
     metrics = Metrics()
     MirrorMetrics(metrics.registry)
+    LimitMetrics(metrics.registry)
     families = metrics.registry.collect()
     existing = {family.name + suffix for family in families for suffix in SUFFIXES[family.type]}
     named = set(re.findall(r"sagad_\w+", " ".join(EXPRESSIONS[title])))
