@@ -14,7 +14,7 @@ class LocalLimit:
         self._bucket = Bucket(subject.rate, self._now_us())
 
     def take(self) -> bool:
-        return self._bucket.lease(self._now_us(), 1, 0).needed == 1
+        return self._bucket.take(self._now_us())
 
     def give_back(self) -> None:
         self._bucket.lease(self._now_us(), 0, 0, returned=1)

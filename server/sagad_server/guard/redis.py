@@ -68,8 +68,8 @@ class RedisBuckets:
             async with asyncio.timeout(self._timeout_s):
                 return await call
         except (RedisError, OSError, TimeoutError) as error:
-            # Whoever is there next time may be another one, and an answer that comes late must not be taken for his.
-            with suppress(RedisError, OSError):  # it is broken already
-                await self._redis.connection_pool.disconnect()
+            # Whoever is there next time may be another one. The connection of this call is closed by the library.
+            with suppress(RedisError, OSError):  # they may be broken already
+                await self._redis.connection_pool.disconnect(inuse_connections=False)
             why = str(error) or f"no answer within {self._timeout_s:g} s"
             raise RedisAway(f"{type(error).__name__}: {why}") from error

@@ -19,7 +19,7 @@ for i, key in ipairs(KEYS) do
   local level, at_us, held = tonumber(stored[1]) or burst, tonumber(stored[2]) or now_us, tonumber(stored[3]) or 0
 
   local lapse_us = at_us - at_us % lease_us + lease_us
-  if now_us >= lapse_us then
+  if held > 0 and now_us >= lapse_us then
     level = filled(level, rate, burst, held, lapse_us - at_us)
     held, at_us = 0, lapse_us
   end
@@ -39,7 +39,7 @@ for i, key in ipairs(KEYS) do
   redis.call('PEXPIRE', key, math.ceil(burst / rate * 1000) + 1000)
   local wait_us = 0
   if level < 1 then
-    wait_us = math.ceil((1 - level) / rate * 1000000)
+    wait_us = math.ceil((1 - level) / rate * 1000000) + 1
   end
   for _, value in ipairs({needed, ahead, lease_us - now_us % lease_us, wait_us}) do
     answers[#answers + 1] = value
