@@ -1,11 +1,11 @@
 """The shared buckets in Redis (or Valkey). The only module of the server that knows its library: the extra `redis`."""
 
 import asyncio
-from collections.abc import Awaitable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
@@ -18,7 +18,6 @@ from sagad_server.guard.leases import Ask, RedisAway
 _SCRIPT = Path(__file__).parent / "lua" / "lease.lua"
 _ANSWERS = 4
 """Numbers for each bucket."""
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,24 +48,26 @@ class RedisBuckets:
 
     async def lease(self, asks: Sequence[Ask]) -> list[Grant]:
         """See SharedBuckets."""
-        keys = [f"{self._prefix}:{ask.subject.kind.value}:{ask.subject.name}" for ask in asks]
-        words: list[float] = [LEASE_US, PAUSE_S]
+        keys = [f"{ask.subject.kind.value}:{ask.subject.name}" for ask in asks]
+        words: list[float] = []
         for ask in asks:
             words += [ask.subject.rate.per_second, ask.subject.rate.burst, ask.need, ask.ahead, ask.returned]
-        found: list[int] = await self._answer(self._lease(keys=keys, args=words))
+        found = await self._run(keys, words)
         return [Grant(*found[i : i + _ANSWERS]) for i in range(0, len(found), _ANSWERS)]
 
     async def ping(self) -> None:
-        """See SharedBuckets."""
-        await self._answer(self._redis.ping())
+        """See SharedBuckets. Asks for no token of a bucket of its own: a Redis that is full, or only reads, is away."""
+        await self._run(["probe"], [1, 1, 0, 0, 0])
 
     async def close(self) -> None:
         await self._redis.aclose()
 
-    async def _answer(self, call: Awaitable[T]) -> T:
+    async def _run(self, names: Sequence[str], words: Sequence[float]) -> list[int]:
+        keys = [f"{self._prefix}:{name}" for name in names]
         try:
             async with asyncio.timeout(self._timeout_s):
-                return await call
+                answers: list[int] = await self._lease(keys=keys, args=[LEASE_US, PAUSE_S, *words])
+                return answers
         except (RedisError, OSError, TimeoutError) as error:
             # Whoever is there next time may be another one. The connection of this call is closed by the library.
             with suppress(RedisError, OSError):  # they may be broken already

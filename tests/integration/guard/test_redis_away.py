@@ -180,3 +180,25 @@ async def test_a_redis_that_was_emptied_costs_one_burst_and_no_more(
             await started(servers[number % 2], f"more{number}")
         assert {refusal.reason for refusal in await refusals(servers)} == {"RATE_LIMITED"}
         assert not is_away(servers[0])
+
+
+async def test_a_redis_that_takes_no_writes_is_away_until_it_does(
+    own_redis: OwnRedis, participant: ScriptedParticipant
+) -> None:
+    async with (
+        nodes(own_redis, participant, definitions={"default": SLOW}) as servers,
+        Redis.from_url(own_redis.url) as client,
+    ):
+        one = servers[0]
+        with capture_logs() as logs:
+            await client.config_set("maxmemory", 1)
+            for number in range(10):
+                await started(one, f"free{number}")
+            leases = one.app._guard._leases
+            assert leases is not None
+            probe_at_s = leases._probe_at_s
+            await eventually(lambda: leases._probe_at_s > probe_at_s)  # it was probed, and will be again
+            assert "OutOfMemoryError" in (await redis_health(one)).message
+            await client.config_set("maxmemory", 0)
+            await eventually(lambda: not is_away(one))
+        assert [log["event"] for log in logs if "Redis" in log["event"]] == ["Redis is away", "Redis is back"]
