@@ -32,7 +32,7 @@ async def participant() -> AsyncIterator[ScriptedParticipant]:
 @asynccontextmanager
 async def nodes(redis: OwnRedis, participant: ScriptedParticipant, **rate_limits: Any) -> AsyncIterator[list[Server]]:
     """Two nodes of one sagad."""
-    database, section = MemoryDatabase(), {"url": redis.url, "timeout": "250ms"}
+    database, section = MemoryDatabase(), {"url": redis.url, "timeout": "1s"}  # a busy machine is not away
     async with AsyncExitStack() as stack:
         found = [
             await stack.enter_async_context(
