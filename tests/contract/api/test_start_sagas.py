@@ -289,7 +289,7 @@ async def test_a_slow_reader_slows_the_reading_of_its_starts_costs_bounded_memor
         told += len(response.results)
 
     service = server.app._sagas
-    starting = StartSagas(service._commands, service._limits, service._forwarder, send)
+    starting = StartSagas(service._commands, service._limits, service._start_limits, service._forwarder, send)
     running = asyncio.create_task(starting.run(requests()))
     await eventually(lambda: len(starting._open) == 20 and all(one.result is not None for one in starting._open))
     assert (read, told, len(server.engine.sagas)) == (24, 0, 20), (
