@@ -79,7 +79,7 @@ class SagaEvents:
         self._given: tuple[TopicPartition, int] | None = None
         self._done: dict[TopicPartition, int] = {}
         """The offset behind what is done, where it is not committed yet."""
-        self._revisions: dict[TopicPartition, OrderedDict[tuple[str, str], int]] = {}
+        self._revisions: dict[TopicPartition, OrderedDict[tuple[str, str, str], int]] = {}
         self._consumer = AIOKafkaConsumer(
             bootstrap_servers=bootstrap_servers,
             group_id=group_id,
@@ -175,7 +175,10 @@ class SagaEvents:
 
     def _remember(self, partition: TopicPartition, event: SagaEvent) -> int | None:
         """The last revision of the saga before, if it is known; a repeat changes nothing."""
-        revisions, key = self._revisions.setdefault(partition, OrderedDict()), (event.namespace, event.saga_id)
+        revisions, key = (
+            self._revisions.setdefault(partition, OrderedDict()),
+            (event.namespace, event.saga_id, event.uid),
+        )
         last = revisions.pop(key, None)
         revisions[key] = max(event.revision, last or 0)
         if len(revisions) > _MOST_SAGAS:
@@ -205,6 +208,11 @@ class _Rebalance(ConsumerRebalanceListener):  # type: ignore[misc] # shipped wit
 
 
 def _event(record: Any) -> SagaEvent:
-    if dict(record.headers).get("content-type") == b"application/json":
-        return json_format.Parse(record.value, SagaEvent(), ignore_unknown_fields=True)
-    return SagaEvent.FromString(record.value)
+    headers = dict(record.headers)
+    if headers.get("content-type") == b"application/json":
+        event = json_format.Parse(record.value, SagaEvent(), ignore_unknown_fields=True)
+    else:
+        event = SagaEvent.FromString(record.value)
+    if not event.uid:  # a mirror of an earlier version has it in the header alone
+        event.uid = headers.get("ce_id", b"").decode().partition("/")[0]
+    return event

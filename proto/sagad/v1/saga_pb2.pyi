@@ -718,6 +718,26 @@ class SagaEvent(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class LabelsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     NAMESPACE_FIELD_NUMBER: _builtins.int
     SAGA_ID_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
@@ -731,6 +751,8 @@ class SagaEvent(_message.Message):
     DEFINITION_ID_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
     INCIDENT_ID_FIELD_NUMBER: _builtins.int
+    UID_FIELD_NUMBER: _builtins.int
+    LABELS_FIELD_NUMBER: _builtins.int
     GRANTED_LOCK_FIELD_NUMBER: _builtins.int
     WAITS_FOR_LOCK_FIELD_NUMBER: _builtins.int
     namespace: _builtins.str
@@ -753,6 +775,8 @@ class SagaEvent(_message.Message):
     """version of the saga's recipe."""
     incident_id: _builtins.str
     """incident_id for cause INCIDENT."""
+    uid: _builtins.str
+    """uid of the saga; only in Kafka. A saga_id that is used again after a purge has another one."""
     granted_lock: _builtins.str
     """granted_lock is the name of the lock, for cause LOCK_GRANTED."""
     waits_for_lock: _builtins.str
@@ -768,6 +792,10 @@ class SagaEvent(_message.Message):
     @_builtins.property
     def failure(self) -> _common_pb2.Failure:
         """failure that made the saga turn round, where this transition did."""
+
+    @_builtins.property
+    def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """labels of the saga; only in Kafka, and there in its first event."""
 
     def __init__(
         self,
@@ -785,12 +813,14 @@ class SagaEvent(_message.Message):
         definition_id: _builtins.str = ...,
         version: _builtins.str = ...,
         incident_id: _builtins.str = ...,
+        uid: _builtins.str = ...,
+        labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         granted_lock: _builtins.str = ...,
         waits_for_lock: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["failure", b"failure", "time", b"time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "cause", b"cause", "changes", b"changes", "definition_id", b"definition_id", "failure", b"failure", "granted_lock", b"granted_lock", "incident_id", b"incident_id", "namespace", b"namespace", "reason", b"reason", "revision", b"revision", "saga_id", b"saga_id", "state", b"state", "time", b"time", "version", b"version", "waits_for_lock", b"waits_for_lock"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "cause", b"cause", "changes", b"changes", "definition_id", b"definition_id", "failure", b"failure", "granted_lock", b"granted_lock", "incident_id", b"incident_id", "labels", b"labels", "namespace", b"namespace", "reason", b"reason", "revision", b"revision", "saga_id", b"saga_id", "state", b"state", "time", b"time", "uid", b"uid", "version", b"version", "waits_for_lock", b"waits_for_lock"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

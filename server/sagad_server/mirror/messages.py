@@ -59,6 +59,8 @@ class Encoder:
 
     def _encoded(self, event: MirrorEvent, *, full: bool) -> bytes:
         message = readable_event(event.row, event.definition_id, event.version, full=full)
+        message.uid = str(event.uid)
+        message.labels.update(event.labels)
         if not self.settings.json:
             return message.SerializeToString()
         return json_format.MessageToJson(message, indent=None).encode()

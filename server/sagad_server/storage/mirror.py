@@ -45,6 +45,8 @@ class MirrorEvent:
     definition_id: str
     version: str
     relay_partition: int
+    labels: dict[str, str]
+    """Told with the first event alone."""
 
 
 @dataclass(slots=True)

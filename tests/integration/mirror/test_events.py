@@ -60,19 +60,30 @@ async def test_a_group_reads_each_sagas_events_in_order_and_goes_on_behind_what_
 
 
 async def test_a_repeat_is_dropped_and_a_gap_is_an_error_behind_which_one_may_go_on(settings: MirrorSettings) -> None:
-    revisions = [1, 2, 1, 2, 3, 6, 7]
-    await Topics(settings).ready()
-    producer = AIOKafkaProducer(bootstrap_servers=settings.bootstrap_servers)
-    await producer.start()
-    try:
-        for revision in revisions:
-            event = SagaEvent(namespace="default", saga_id="saga", revision=revision)
-            await producer.send_and_wait(settings.topic, event.SerializeToString(), key=b"default/saga", partition=0)
-    finally:
-        await producer.stop()
+    await produce(settings, [SagaEvent(saga_id="saga", revision=revision) for revision in (1, 2, 1, 2, 3, 6, 7)])
     async with consumer(settings, uuid4().hex) as events:
         assert [(await anext(events)).revision for _ in range(3)] == [1, 2, 3]
         with pytest.raises(EventGap, match="revision 6 came after 3") as gap:
             await anext(events)
         assert (gap.value.event.revision, gap.value.last_revision) == (6, 3)
         assert [event.revision async for event in events] == [7]
+
+
+async def test_a_saga_id_that_is_used_again_is_another_saga(settings: MirrorSettings) -> None:
+    written = [("first", 1), ("first", 2), ("second", 1), ("first", 2), ("second", 2)]
+    await produce(settings, [SagaEvent(saga_id="saga", uid=uid, revision=revision) for uid, revision in written])
+    async with consumer(settings, uuid4().hex) as events:
+        seen = [(event.uid, event.revision) async for event in events]
+    assert seen == [("first", 1), ("first", 2), ("second", 1), ("second", 2)]
+
+
+async def produce(settings: MirrorSettings, events: list[SagaEvent]) -> None:
+    """As no mirror would."""
+    await Topics(settings).ready()
+    producer = AIOKafkaProducer(bootstrap_servers=settings.bootstrap_servers)
+    await producer.start()
+    try:
+        for event in events:
+            await producer.send_and_wait(settings.topic, event.SerializeToString(), partition=0)
+    finally:
+        await producer.stop()

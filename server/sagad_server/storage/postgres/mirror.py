@@ -1,6 +1,7 @@
 """The mirror's tables, and the journal as it reads it."""
 
 import asyncio
+import json
 from collections.abc import Mapping, Sequence
 from uuid import UUID
 
@@ -161,4 +162,5 @@ def _event(record: asyncpg.Record) -> MirrorEvent:
         record["definition_id"] or "",
         record["version"] or "",
         record["relay_partition"],
+        json.loads(record["labels"] or "{}"),
     )

@@ -184,7 +184,8 @@ FROM lane AS l
 LEFT JOIN (
     SELECT
         page.lane AS of_lane, e.relay_partition, e.xid, e.position, e.batch_id, e.namespace, e.saga_id, e.revision,
-        e.cause, e.time, e.body, CASE WHEN $8 OR e.revision = 1 THEN e.payload END AS payload, s.uid, s.definition_id, s.version
+        e.cause, e.time, e.body, CASE WHEN $8 OR e.revision = 1 THEN e.payload END AS payload, s.uid, s.definition_id, s.version,
+        CASE WHEN e.revision = 1 THEN s.labels END AS labels
     FROM page,
     LATERAL (SELECT * FROM sagad.event WHERE ctid = page.place OFFSET 0) AS e,
     LATERAL (SELECT * FROM sagad.saga WHERE namespace = e.namespace AND saga_id = e.saga_id OFFSET 0) AS s
