@@ -1,4 +1,4 @@
-"""Fixtures for all tests. PostgreSQL and Redis are started once, when the first test asks for them."""
+"""Fixtures for all tests. Servers are started once, when the first test asks for them."""
 
 import os
 
@@ -9,6 +9,8 @@ from collections.abc import Iterator
 
 import grpc.aio
 import pytest
+from support.kafka import kafka_server
+from support.mongo import mongo_server
 from support.postgres import database, embedded_postgres, postgres_server
 from support.redis import OwnRedis, own_redis_server, redis_server
 
@@ -54,3 +56,17 @@ def own_redis() -> Iterator[OwnRedis]:
     """A Redis for this test alone, to be killed, emptied and started."""
     with own_redis_server() as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def bootstrap_servers() -> Iterator[str]:
+    """Of the Kafka that all tests share: use topics of your own."""
+    with kafka_server() as servers:
+        yield servers
+
+
+@pytest.fixture(scope="session")
+def mongo_url() -> Iterator[str]:
+    """Of the MongoDB that all tests share: use a database of your own."""
+    with mongo_server() as url:
+        yield url

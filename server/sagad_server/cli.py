@@ -101,6 +101,17 @@ def mirror(*, config: ConfigFile = None, settings: Settings = None) -> None:
 
 
 @cli.command
+def project(*, config: ConfigFile = None, settings: Settings = None) -> None:
+    """Keeps a read model in MongoDB, for reports, from the topic that a mirror fills, until SIGTERM. It needs no
+    PostgreSQL."""
+    from sagad_server.projection_app import run_project
+
+    loaded = load_config(config, os.environ, _overrides(settings), needs_postgres=False)
+    configure_logs(loaded.log.level, loaded.log.format)
+    uvloop.run(run_project(loaded))
+
+
+@cli.command
 def migrate(*, config: ConfigFile = None, settings: Settings = None) -> None:
     """Brings the database's schema up to date, and says what was done. `serve` does it too."""
     from sagad_server.storage.postgres.migrate import migrate as apply
@@ -165,6 +176,7 @@ def _guarded(run: Callable[[], Coroutine[Any, Any, None] | None]) -> int:
     from sagad_server.api.server import ListenError
     from sagad_server.domain.errors import SagadError
     from sagad_server.engine.membership import NodeNameTaken
+    from sagad_server.projection.faults import ProjectionStopped
     from sagad_server.storage.store import SchemaTooNew, SchemaTooOld
 
     try:
@@ -172,7 +184,7 @@ def _guarded(run: Callable[[], Coroutine[Any, Any, None] | None]) -> int:
     except (ConfigError, UsageError) as error:
         print(f"sagad: {error}", file=sys.stderr)  # noqa: T201 - there is no log yet
         return 2
-    except (SagadError, ListenError, NodeNameTaken, SchemaTooNew, SchemaTooOld) as error:
+    except (SagadError, ListenError, NodeNameTaken, ProjectionStopped, SchemaTooNew, SchemaTooOld) as error:
         print(f"sagad: {error}", file=sys.stderr)  # noqa: T201 - for the person who started it
         return 1
     except KeyboardInterrupt:

@@ -12,6 +12,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from sagad_server.config_guard import RateLimits, Redis
+from sagad_server.config_projection import Mongo, Projection
 from sagad_server.config_sections import (
     Grpc,
     Http,
@@ -41,7 +42,8 @@ from sagad_server.config_sources import (
 from sagad_server.config_values import Duration, ParticipantName, format_duration, masked
 from sagad_server.domain.checks import Bounds, ValidationLimits
 
-_MAY_HOLD_SECRETS = frozenset({"postgres", "postgres.dsn", "redis", "redis.url"})
+_MAY_HOLD_SECRETS = frozenset({"postgres", "postgres.dsn", "redis", "redis.url", "mongo", "mongo.url"})
+_NO_POSTGRES = "postgresql://"
 
 __all__ = ["Config", "ConfigError", "Participant", "keys", "load_config"]
 
@@ -66,6 +68,8 @@ class Config(Section):
     kafka: Kafka = Kafka()
     mirror: Mirror = Mirror()
     redis: Redis = Redis()
+    mongo: Mongo = Mongo()
+    projection: Projection = Projection()
     limits: Limits = Limits()
     rate_limits: RateLimits = RateLimits()
     validation: Validation = Validation()
@@ -111,7 +115,9 @@ class Config(Section):
         return _masked(self)
 
 
-def load_config(path: Path | None, environment: Mapping[str, str], overrides: Tree | None = None) -> Config:
+def load_config(
+    path: Path | None, environment: Mapping[str, str], overrides: Tree | None = None, *, needs_postgres: bool = True
+) -> Config:
     """The configuration of a file (else the one that SAGAD_CONFIG names, else none), the environment and flags.
 
     `overrides` is nested as the file is. Raises ConfigError with every fault at once; unknown keys and unknown SAGAD_*
@@ -128,9 +134,10 @@ def load_config(path: Path | None, environment: Mapping[str, str], overrides: Tr
     origins = dict.fromkeys(leaves(from_file), str(path))
     origins |= {key: variable(key) for key in leaves(from_environment)}
     origins |= dict.fromkeys(leaves(from_flags), "flag")
+    # The empty section makes the fault, where there is no DSN, one of the key and not of the section.
+    lowest: Tree = {"postgres": {} if needs_postgres else {"dsn": _NO_POSTGRES}}
     try:
-        # The empty section makes the fault, where there is no DSN, one of the key and not of the section.
-        return Config.model_validate(merge({"postgres": {}}, merge(merge(from_file, from_environment), from_flags)))
+        return Config.model_validate(merge(lowest, merge(merge(from_file, from_environment), from_flags)))
     except ValidationError as error:
         raise ConfigError([_fault(each, origins) for each in error.errors(include_url=False)]) from None
 

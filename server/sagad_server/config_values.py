@@ -17,6 +17,7 @@ _PASSWORD_PARAMETER = re.compile(r"(?i)([?&](?:ssl)?password=)[^&]*")
 HIDDEN = "***"
 _DSN_SCHEMES = ("postgresql://", "postgres://")
 _REDIS_SCHEMES = ("redis://", "rediss://")
+_MONGO_SCHEMES = ("mongodb://", "mongodb+srv://")
 
 
 def parse_duration(text: str) -> float:
@@ -80,6 +81,13 @@ def _check_redis_url(value: SecretStr) -> SecretStr:
     return value
 
 
+def _check_mongo_url(value: SecretStr) -> SecretStr:
+    url = value.get_secret_value()
+    if url and not url.startswith(_MONGO_SCHEMES):
+        raise ValueError("must be mongodb://USER:PASSWORD@HOST:PORT or mongodb+srv://USER:PASSWORD@HOST")
+    return value
+
+
 def _check_participant(value: str) -> str:
     if not _PARTICIPANT.fullmatch(value):
         raise ValueError("a participant's name has 2-100 characters of a-z, A-Z, 0-9, '.', '_' and '-'")
@@ -94,6 +102,9 @@ Dsn = Annotated[SecretStr, AfterValidator(_check_dsn)]
 
 RedisUrl = Annotated[SecretStr, AfterValidator(_check_redis_url)]
 """How to reach Redis. Holds a password, as a DSN does."""
+
+MongoUrl = Annotated[SecretStr, AfterValidator(_check_mongo_url)]
+"""How to reach MongoDB. May hold a password: never shown."""
 
 ParticipantName = Annotated[str, AfterValidator(_check_participant)]
 """What definitions call a participant."""

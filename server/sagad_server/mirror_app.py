@@ -2,7 +2,6 @@
 
 import asyncio
 import signal
-import ssl
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
@@ -11,10 +10,10 @@ from prometheus_client import CollectorRegistry
 
 from sagad_server.api.mirroring import Mirroring
 from sagad_server.config import Config, ConfigError
-from sagad_server.config_sections import Kafka
 from sagad_server.domain.validation import ValidationLimits
 from sagad_server.engine.ports import Clock, Random
 from sagad_server.http_server import HttpServer
+from sagad_server.kafka_connection import kafka_connection
 from sagad_server.mirror.metrics import MirrorMetrics
 from sagad_server.mirror.settings import MirrorSettings
 from sagad_server.storage.postgres.connect import unavailable
@@ -50,7 +49,7 @@ def mirror_settings(config: Config) -> MirrorSettings:
     mirror = config.mirror
     return MirrorSettings(
         bootstrap_servers=config.kafka.bootstrap_servers,
-        connection=_connection(config.kafka),
+        connection=kafka_connection(config.kafka),
         topic=mirror.topic,
         partitions=mirror.partitions,
         replication_factor=mirror.replication_factor,
@@ -63,30 +62,6 @@ def mirror_settings(config: Config) -> MirrorSettings:
         lease_s=config.node.lease,
         interval_s=mirror.interval,
     )
-
-
-def _connection(kafka: Kafka) -> dict[str, object]:
-    """TLS and SASL as aiokafka takes them. Raises ConfigError where a file cannot be read."""
-    sasl = kafka.sasl_mechanism != "none"
-    protocol = ("SASL_" if sasl else "") + ("SSL" if kafka.tls else "PLAINTEXT")
-    options: dict[str, object] = {"security_protocol": protocol}
-    if kafka.tls:
-        options["ssl_context"] = _tls(kafka)
-    if sasl:
-        options["sasl_mechanism"] = kafka.sasl_mechanism
-        options["sasl_plain_username"] = kafka.sasl_username
-        options["sasl_plain_password"] = kafka.sasl_password.get_secret_value()
-    return options
-
-
-def _tls(kafka: Kafka) -> ssl.SSLContext:
-    try:
-        context = ssl.create_default_context(cafile=kafka.ca_file)
-        if kafka.cert_file is not None:
-            context.load_cert_chain(kafka.cert_file, kafka.key_file)
-    except OSError as error:  # ssl.SSLError is one
-        raise ConfigError([f"kafka: ca_file, cert_file or key_file cannot be used: {error}"]) from error
-    return context
 
 
 class NodeMirror:

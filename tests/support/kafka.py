@@ -1,9 +1,7 @@
 """A real Kafka for the tests: one broker in KRaft mode, from jars that Maven brings, or the one of the environment."""
 
 import base64
-import hashlib
 import os
-import shutil
 import socket
 import subprocess
 import time
@@ -14,13 +12,13 @@ from pathlib import Path
 
 import pytest
 
+from support.maven import JarsUnavailableError, fetched_jars
 from support.postgres import new_folder
 from support.processes import free_port
 
 SERVER_VARIABLE = "SAGAD_TEST_KAFKA"
 POM = Path(__file__).parent / "kafka_jars" / "pom.xml"
 START_TIMEOUT_S = 90.0
-MAVEN_TIMEOUT_S = 600.0
 
 _JAVA = ("java", "-Xmx384m", "-Xms64m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-XX:-UsePerfData")
 _LOG = "org.slf4j.simpleLogger.defaultLogLevel=warn\norg.slf4j.simpleLogger.showDateTime=true\n"
@@ -55,35 +53,9 @@ controller.quorum.fetch.timeout.ms=1000
 """
 
 
-class KafkaUnavailableError(Exception):
-    """No Kafka can be started here; the message says what is missing."""
-
-
 def kafka_jars() -> Path:
-    """The folder with the jars, filled by Maven the first time. Raises KafkaUnavailableError."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    folder = cache / f"sagad-kafka-{hashlib.sha256(POM.read_bytes()).hexdigest()[:12]}"
-    if not folder.exists():
-        for program in ("java", "mvn"):
-            if shutil.which(program) is None:
-                raise KafkaUnavailableError(f"{program} is not on the PATH, and {SERVER_VARIABLE} names no server")
-        _fetch(folder)
-    return folder
-
-
-def _fetch(folder: Path) -> None:
-    """Whole or not at all: several test runs may do this at once."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    partial = folder.with_name(f"{folder.name}.{uuid.uuid4().hex}")
-    words = ["mvn", "-B", "-q", "-f", str(POM), "dependency:copy-dependencies", f"-DoutputDirectory={partial}"]
-    done = subprocess.run(words, capture_output=True, text=True, timeout=MAVEN_TIMEOUT_S)
-    if done.returncode:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise KafkaUnavailableError(f"Maven could not fetch Kafka:\n{(done.stdout + done.stderr)[-2000:]}")
-    try:
-        partial.rename(folder)
-    except OSError:  # another run was faster
-        shutil.rmtree(partial)
+    """The folder with the jars, filled by Maven the first time. Raises JarsUnavailableError."""
+    return fetched_jars(POM, "sagad-kafka", SERVER_VARIABLE)
 
 
 class KafkaBroker:
@@ -144,7 +116,7 @@ def kafka_broker(port: int = 0, advertised_port: int = 0) -> Iterator[KafkaBroke
     """A running broker of one's own, that a test may kill and start. Skips where there can be none."""
     try:
         jars = kafka_jars()
-    except KafkaUnavailableError as error:
+    except JarsUnavailableError as error:
         pytest.skip(str(error))
     with new_folder() as folder:
         broker = KafkaBroker(jars, folder, port, advertised_port)

@@ -1,21 +1,13 @@
 """A Kafka for the tests of the mirror, and a store with a definition."""
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from uuid import uuid4
 
 import pytest
-from support.kafka import kafka_server
 from support.storage import definition
 
 from sagad_server.mirror.settings import MirrorSettings
 from sagad_server.storage.postgres import PostgresSettings, PostgresStore
-
-
-@pytest.fixture(scope="session")
-def bootstrap_servers() -> Iterator[str]:
-    """Of the Kafka that all tests share."""
-    with kafka_server() as servers:
-        yield servers
 
 
 @pytest.fixture

@@ -1,0 +1,1 @@
+"""The projection: keeps a read model of all sagas in MongoDB, from the topic that the mirror fills."""

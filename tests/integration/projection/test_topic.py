@@ -1,0 +1,121 @@
+"""Topics that are not as the mirror leaves them."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from uuid import uuid4
+
+import pytest
+from aiokafka import AIOKafkaProducer
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from prometheus_client import CollectorRegistry
+from support.projection import documents
+from support.server import eventually
+
+from sagad.v1.saga_pb2 import SAGA_STATE_RUNNING, SagaEvent
+from sagad_server.projection.faults import EventsMissing, ForeignRecord
+from sagad_server.projection.metrics import ProjectionMetrics
+from sagad_server.projection.projector import Projector
+from sagad_server.projection.settings import ProjectionSettings
+from sagad_server.system import SystemClock, SystemRandom
+
+
+@pytest.fixture
+def settings(bootstrap_servers: str, mongo_url: str) -> ProjectionSettings:
+    name = f"test-{uuid4().hex}"
+    return ProjectionSettings(
+        bootstrap_servers=bootstrap_servers,
+        topic=name,
+        group_id=name,
+        member="only",
+        mongo_url=mongo_url,
+        database=name,
+    )
+
+
+@asynccontextmanager
+async def projecting(settings: ProjectionSettings) -> AsyncIterator[tuple[Projector, "asyncio.Task[None]"]]:
+    projector = Projector(settings, SystemClock(), SystemRandom(), ProjectionMetrics(CollectorRegistry()))
+    running = asyncio.create_task(projector.run())
+    try:
+        yield projector, running
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+        await projector.close()
+
+
+@dataclass(frozen=True)
+class Record:
+    value: bytes
+    ce_id: str
+
+
+def record(revision: int, uid: str = "a") -> Record:
+    event = SagaEvent(namespace="default", saga_id="order-1", revision=revision, state=SAGA_STATE_RUNNING)
+    event.time.FromSeconds(1_000_000 + revision)
+    return Record(event.SerializeToString(), f"{uid}/{revision}")
+
+
+async def make_topic(settings: ProjectionSettings) -> None:
+    admin = AIOKafkaAdminClient(bootstrap_servers=settings.bootstrap_servers)
+    try:
+        await admin.start()
+        await admin.create_topics([NewTopic(settings.topic, 1, 1)])
+    finally:
+        await admin.close()
+
+
+async def write(settings: ProjectionSettings, records: Iterable[Record]) -> None:
+    producer = AIOKafkaProducer(bootstrap_servers=settings.bootstrap_servers)
+    await producer.start()
+    try:
+        for each in records:
+            headers = [("ce_id", each.ce_id.encode())]
+            await producer.send_and_wait(settings.topic, each.value, headers=headers, partition=0)
+    finally:
+        await producer.stop()
+
+
+async def revisions(settings: ProjectionSettings) -> dict[str, int]:
+    found = await documents(settings.mongo_url, settings.database)
+    return {uid: each["revision"] for uid, each in found.items()}
+
+
+async def test_a_topic_that_is_not_there_yet_is_waited_for(settings: ProjectionSettings) -> None:
+    async with projecting(settings) as (projector, _):
+        await eventually(lambda: "there is no topic" in projector.fault)
+        await make_topic(settings)
+        await write(settings, [record(1), record(2), record(1, "b")])
+        while await revisions(settings) != {"a": 2, "b": 1}:  # noqa: ASYNC110 - by its own clock
+            await asyncio.sleep(0.05)
+        assert projector.fault == ""
+
+
+async def test_a_gap_stops_the_projection_until_it_is_told_to_go_on_without(settings: ProjectionSettings) -> None:
+    await make_topic(settings)
+    await write(settings, [record(1), record(2), record(5), record(6)])
+    async with projecting(settings) as (_, running):
+        with pytest.raises(EventsMissing, match=r"revision 5 came after 2.*projection.gaps=mark"):
+            await running
+    assert await revisions(settings) == {}
+    async with projecting(replace(settings, marks_gaps=True)):
+        while await revisions(settings) != {"a": 6}:  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
+    (document,) = (await documents(settings.mongo_url, settings.database)).values()
+    assert not document["complete"]
+
+
+FOREIGN = [Record(b"\xff", "a/1"), Record(record(1).value, "a/2"), Record(record(1).value, "")]
+
+
+@pytest.mark.parametrize("foreign", FOREIGN)
+async def test_what_the_mirror_has_not_written_stops_the_projection(
+    settings: ProjectionSettings, foreign: Record
+) -> None:
+    await make_topic(settings)
+    await write(settings, [foreign])
+    async with projecting(settings) as (_, running):
+        with pytest.raises(ForeignRecord, match=f"{settings.topic}, partition 0, offset 0 is no event of the mirror"):
+            await running
