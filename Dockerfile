@@ -8,7 +8,7 @@ COPY participants participants
 COPY clients clients
 RUN python -m venv --without-pip /opt/sagad \
     && pip --python /opt/sagad/bin/python install --no-cache-dir --only-binary :all: --constraint constraints.txt \
-       '.[server,kafka,redis,participant]'
+       '.[server,kafka,redis,mongo,participant]'
 
 FROM python:3.11-slim-bookworm
 RUN useradd --system --uid 10001 --no-create-home --shell /usr/sbin/nologin sagad

@@ -26,7 +26,7 @@ test-redis: .venv-test/.stamp ## the part of the tests that needs Redis; SAGAD_T
 	.venv-test/bin/python -m pytest tests/integration/participant tests/integration/guard -k redis $(ARGS)
 
 test-kafka: .venv-test/.stamp ## the tests that need Kafka; SAGAD_TEST_KAFKA=HOST:PORT names one that runs
-	.venv-test/bin/python -m pytest tests/integration/mirror $(ARGS)
+	.venv-test/bin/python -m pytest tests/integration/mirror tests/integration/projection $(ARGS)
 
 test-chaos: .venv-test/.stamp ## kills real processes under load; SAGAD_CHAOS_KILLS says how often
 	.venv-test/bin/python -m pytest tests/chaos $(ARGS)

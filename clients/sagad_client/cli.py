@@ -21,6 +21,7 @@ from sagad_client.commands import (
     mirror,
     parked,
     repair,
+    report,
     sagas,
     server,
     start,
@@ -98,6 +99,14 @@ _add(
     "timeline order-4711 -o json | jq .spans[].duration",
 )
 _add(app, _SAGAS, sagas.stats, "stats", "stats --definition order --created-after 24h", "stats --service")
+_add(
+    app,
+    _SAGAS,
+    report.report,
+    "report",
+    "report --created-after 7d",
+    "report --definition order --created-after 2026-01-01 --created-before 2026-02-01 -o json | jq .failures",
+)
 _add(app, _REPAIR, parked.parked, "parked", "parked", "parked --definition order --parking-reason step-exhausted")
 _add(
     app,

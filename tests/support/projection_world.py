@@ -6,7 +6,7 @@ import asyncio
 import itertools
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 from uuid import uuid4
@@ -22,7 +22,7 @@ from support.scripted_participant import ScriptedParticipant, failure, scripted_
 LABELS = {"region": "eu", "a.b": "$set"}
 _QUICK = {"maxRetries": 1, "retry": {"initialBackoff": "0.001s", "maxBackoff": "0.001s", "retryFor": "1s"}}
 _RECIPES = [
-    recipes.definition(recipes.step("reserve", **_QUICK), recipes.step("charge", **_QUICK), definitionId="order"),
+    recipes.definition(recipes.step("pack", **_QUICK), recipes.step("charge", **_QUICK), definitionId="order"),
     recipes.definition(recipes.step("reserve", **_QUICK), recipes.step("refuse", **_QUICK), definitionId="refused"),
     recipes.definition(recipes.pivot("charge", **_QUICK), recipes.retriable("ship", **_QUICK), definitionId="stuck"),
 ]
@@ -38,8 +38,8 @@ class World:
     dsn: str
     bootstrap_servers: str
     mongo_url: str
-    topic: str = field(default_factory=lambda: f"test-{uuid4().hex}")
-    database: str = field(default_factory=lambda: f"test-{uuid4().hex}")
+    topic: str
+    database: str
 
     @property
     def address(self) -> str:
@@ -66,7 +66,7 @@ class World:
 
     async def run_sagas(self, turn: int) -> None:
         """Some of each kind, until they have ended or are parked; some after a failure or two."""
-        self.participant.script("do_charge", failure("BUSY", retryable=True))
+        self.participant.script("do_pack", failure("BUSY", retryable=True))
         starts = [
             self.client.start(recipe.definition_id, saga_id=f"{recipe.definition_id}-{turn}-{number}", labels=LABELS)
             for recipe, number in itertools.product(_RECIPES, range(4))
@@ -101,7 +101,9 @@ class World:
 
 
 @asynccontextmanager
-async def projection_world(folder: Path, dsn: str, bootstrap_servers: str, mongo_url: str) -> AsyncIterator[World]:
+async def projection_world(
+    folder: Path, dsn: str, bootstrap_servers: str, mongo_url: str, database: str
+) -> AsyncIterator[World]:
     """A running one."""
     async with scripted_participant() as participant:
         participant.always("do_refuse", failure("SOLD_OUT"))
@@ -116,7 +118,7 @@ async def projection_world(folder: Path, dsn: str, bootstrap_servers: str, mongo
             await asyncio.to_thread(process.wait_until_serving)
             async with Client(process.address) as client:
                 await _create(client, participant)
-                yield World(folder, client, participant, dsn, bootstrap_servers, mongo_url, topic)
+                yield World(folder, client, participant, dsn, bootstrap_servers, mongo_url, topic, database)
 
 
 async def _create(client: Client, participant: ScriptedParticipant) -> None:

@@ -36,6 +36,8 @@ class Sagactl:
 
     def __init__(self, address: str) -> None:
         self.address = address
+        self.words = (sys.executable, "-m", "sagad_client.cli")
+        """What runs it."""
 
     def environment(self, extra: dict[str, str]) -> dict[str, str]:
         kept = {key: value for key, value in os.environ.items() if key in {"PATH", "HOME", "LANG", "PYTHONPATH"}}
@@ -45,8 +47,7 @@ class Sagactl:
         """Start sagactl with pipes unless the streams say otherwise."""
         environment = self.environment(streams.pop("env", {}))
         pipes = dict.fromkeys(("stdin", "stdout", "stderr"), asyncio.subprocess.PIPE)
-        command = [sys.executable, "-m", "sagad_client.cli", *arguments]
-        return await asyncio.create_subprocess_exec(*command, env=environment, **{**pipes, **streams})
+        return await asyncio.create_subprocess_exec(*self.words, *arguments, env=environment, **{**pipes, **streams})
 
     async def __call__(self, *arguments: str, stdin: str = "", **env: str) -> Result:
         """Run sagactl with pipes to its end."""

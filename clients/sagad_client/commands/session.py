@@ -64,6 +64,7 @@ class Session:
 
     def __init__(self, options: CommonOptions, output: Output) -> None:
         self.server = options.server
+        self.namespace = options.namespace
         self.output = output
         self._options = options
 

@@ -15,8 +15,8 @@ from sagad_server.projection.topic import TopicMissing, TopicReader
 
 _FIRST_PAUSE_S = 0.2
 _LONGEST_PAUSE_S = 10.0
-_SERVER_SELECTION_MS = 2_000
-_OPERATION_MS = 10_000
+_CONNECT_MS = 2_000
+_OPERATION_MS = 20_000
 
 log = structlog.get_logger(__name__)
 
@@ -84,8 +84,9 @@ def _client(url: str) -> AsyncMongoClient[Any]:
             url,
             tz_aware=True,
             appname="sagad-projection",
-            serverSelectionTimeoutMS=_SERVER_SELECTION_MS,
-            timeoutMS=_OPERATION_MS,
+            serverSelectionTimeoutMS=_CONNECT_MS,
+            connectTimeoutMS=_CONNECT_MS,
+            socketTimeoutMS=_OPERATION_MS,
             retryReads=False,  # it is done here, with pauses
             retryWrites=False,
         )

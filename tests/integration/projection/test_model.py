@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
-from uuid import uuid4
 
 import pytest
 from pymongo import AsyncMongoClient
@@ -12,19 +11,16 @@ from support.projection import documents
 from sagad.v1.saga_pb2 import SAGA_STATE_RUNNING, SAGA_STATE_SUCCEEDED, SagaEvent
 from sagad_server.projection.model import Conflict, Model
 
-DATABASE = f"test-{uuid4().hex}"
-
 
 @pytest.fixture
 async def client(mongo_url: str) -> AsyncIterator[AsyncMongoClient[Any]]:
     async with AsyncMongoClient[Any](mongo_url, tz_aware=True) as client:
         yield client
-        await client.drop_database(DATABASE)
 
 
 @pytest.fixture
-async def model(client: AsyncMongoClient[Any]) -> Model:
-    model = Model(client, DATABASE, marks_gaps=False)
+async def model(client: AsyncMongoClient[Any], database: str) -> Model:
+    model = Model(client, database, marks_gaps=False)
     await model.prepare()
     return model
 
@@ -45,22 +41,24 @@ async def test_what_was_written_once_is_written_once(model: Model) -> None:
     assert await model.apply(events("a", 2, 3)) == 1
 
 
-async def test_a_saga_id_that_is_used_again_has_a_document_for_each_saga(model: Model, mongo_url: str) -> None:
+async def test_a_saga_id_that_is_used_again_has_a_document_for_each_saga(
+    model: Model, mongo_url: str, database: str
+) -> None:
     await model.apply([*events("a", 1, 2), *events("b", 1)])
-    found = await documents(mongo_url, DATABASE)
+    found = await documents(mongo_url, database)
     assert {uid: each["revision"] for uid, each in found.items()} == {"a": 2, "b": 1}
 
 
 @pytest.mark.parametrize("known", [0, 1])
 async def test_of_two_that_write_one_saga_the_slower_is_refused_and_nothing_turns_back(
-    model: Model, client: AsyncMongoClient[Any], mongo_url: str, known: int
+    model: Model, client: AsyncMongoClient[Any], mongo_url: str, database: str, known: int
 ) -> None:
     if known:
         await model.apply(events("a", 1))
-    slow = Model(Overtaken(client, lambda: model.apply(events("a", 1, 2, 3))), DATABASE, marks_gaps=False)  # type: ignore[arg-type]
+    slow = Model(Overtaken(client, lambda: model.apply(events("a", 1, 2, 3))), database, marks_gaps=False)  # type: ignore[arg-type]
     with pytest.raises(Conflict):
         await slow.apply(events("a", 1, 2))
-    assert (await documents(mongo_url, DATABASE))["a"]["revision"] == 3
+    assert (await documents(mongo_url, database))["a"]["revision"] == 3
     assert await model.apply(events("a", 1, 2)) == 0
 
 
@@ -85,7 +83,9 @@ class Overtaken:
         return await self._target.bulk_write(*arguments, **options)
 
 
-async def test_many_processes_on_the_same_events_end_in_the_same_model(model: Model, mongo_url: str) -> None:
+async def test_many_processes_on_the_same_events_end_in_the_same_model(
+    model: Model, mongo_url: str, database: str
+) -> None:
     all_events = [event for number in range(20) for event in events(f"saga-{number}", 1, 2, 3, 4)]
     all_events[-1].state = SAGA_STATE_SUCCEEDED
 
@@ -98,6 +98,6 @@ async def test_many_processes_on_the_same_events_end_in_the_same_model(model: Mo
             return
 
     await asyncio.gather(*(apply() for _ in range(4)))
-    found = await documents(mongo_url, DATABASE)
+    found = await documents(mongo_url, database)
     assert {each["revision"] for each in found.values()} == {4}
     assert len(found) == 20

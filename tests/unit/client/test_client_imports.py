@@ -8,7 +8,7 @@ import pytest
     ("module", "forbidden"),
     [
         ("sagad_client", "cyclopts rich asyncpg sagad_server sagad_participant"),
-        ("sagad_client.cli", "asyncpg pydantic uvloop sagad_server sagad_participant"),
+        ("sagad_client.cli", "asyncpg pydantic uvloop pymongo sagad_server sagad_participant"),
     ],
 )
 def test_the_client_brings_nothing_but_the_base_install(module: str, forbidden: str) -> None:

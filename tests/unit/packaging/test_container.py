@@ -17,12 +17,13 @@ from sagad_client.cli import app as sagactl
 from sagad_examples.__main__ import app as sagad_example
 from sagad_server.cli import cli as sagad
 from sagad_server.config import load_config
+from sagad_server.projection_app import projection_settings
 
 ROOT = Path(__file__).parents[3]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 COMPOSE = yaml.safe_load((ROOT / "compose.yaml").read_text())
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
-OTHERS = ("postgres:", "apache/kafka:", "valkey/valkey:")
+OTHERS = ("postgres:", "apache/kafka:", "valkey/valkey:", "mongo:")
 OURS = [name for name, service in SERVICES.items() if not service["image"].startswith(OTHERS)]
 COMMANDS = {"sagad": sagad, "sagactl": sagactl, "sagad-example": sagad_example}
 OF_EVERY_SAGACTL_COMMAND = ("--server", "--call-timeout")
@@ -165,6 +166,17 @@ def test_sagad_counts_its_limits_in_the_redis_of_the_compose_file() -> None:
     assert config.redis.url is not None
     host = urlsplit(config.redis.url.get_secret_value()).hostname
     assert SERVICES["sagad"]["depends_on"][host] == {"condition": "service_healthy"}
+
+
+def test_the_projection_reads_what_the_mirror_writes_and_writes_to_the_mongodb_of_the_compose_file() -> None:
+    mirror, project = (
+        load_config(
+            ROOT / "deploy/sagad.yaml", image_environment() | SERVICES[name]["environment"], needs_postgres=False
+        )
+        for name in ("mirror", "project")
+    )
+    assert (project.kafka, project.mirror.topic) == (mirror.kafka, mirror.mirror.topic)
+    assert projection_settings(project).mongo_url == "mongodb://mongo:27017"
 
 
 def test_sagad_is_published_on_loopback_alone() -> None:
