@@ -35,6 +35,8 @@ class Model:
         """Makes the indexes that are missing."""
         for fields in _INDEXES:
             await self._sagas.create_index([(field, 1) for field in fields])
+        incomplete = {"complete": False}  # there are hardly any, and reports count them
+        await self._sagas.create_index([("namespace", 1)], name="incomplete", partialFilterExpression=incomplete)
 
     async def apply(self, events: Sequence[SagaEvent]) -> int:
         """Returns, with the number of documents that have changed, when all of them are durable.

@@ -1,5 +1,6 @@
 """Reads the topic and writes the model, for as long as it runs."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import structlog
@@ -15,6 +16,8 @@ from sagad_server.projection.topic import TopicMissing, TopicReader
 
 _FIRST_PAUSE_S = 0.2
 _LONGEST_PAUSE_S = 10.0
+_LOOK_EVERY_S = 1.0
+_LONGEST_FAULT = 1_000
 _CONNECT_MS = 2_000
 _OPERATION_MS = 20_000
 
@@ -58,7 +61,7 @@ class Projector:
         await self._client.close()
 
     def _failed(self, system: str, error: Exception) -> None:
-        self.fault = f"{type(error).__name__}: {error}"
+        self.fault = f"{type(error).__name__}: {error}"[:_LONGEST_FAULT]  # a bulk write's has its documents
         self._metrics.failures.labels(system).inc()
         log.warning("the projection failed, and starts again", system=system, error=self.fault)
 
@@ -66,15 +69,22 @@ class Projector:
         """From where the group is. An offset is committed only when all before it is durable in the model."""
         await self._model.prepare()
         async with TopicReader(self._settings) as topic:
+            look_at_s = self._clock.monotonic()
             while True:
                 page = await topic.read()
                 if page.events:
                     self._metrics.documents.inc(await self._model.apply(page.events))
                     await topic.commit(page)
                     self._metrics.events.inc(len(page.events))
-                self.fault = ""
-                for partition, lag in (await topic.lag()).items():
-                    self._metrics.lag_events.labels(str(partition)).set(lag)
+                if self._clock.monotonic() >= look_at_s:
+                    self._measure(await topic.lag())
+                    look_at_s = self._clock.monotonic() + _LOOK_EVERY_S
+                    self.fault = ""
+
+    def _measure(self, lag: Mapping[int, int]) -> None:
+        self._metrics.lag_events.clear()  # others may have a partition now
+        for partition, records in lag.items():
+            self._metrics.lag_events.labels(str(partition)).set(records)
 
 
 def _client(url: str) -> AsyncMongoClient[Any]:

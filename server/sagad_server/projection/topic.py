@@ -1,5 +1,6 @@
 """The mirror's topic as a member of a group reads it. All that is peculiar to aiokafka's consumer is here."""
 
+import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import TracebackType
@@ -17,9 +18,11 @@ from sagad_server.projection.settings import ProjectionSettings
 
 _PAGE_EVENTS = 500
 _WAIT_MS = 500
-_REQUEST_TIMEOUT_MS = 10_000
+_REQUEST_TIMEOUT_MS = 5_000
 _SESSION_TIMEOUT_MS = 10_000
 _METADATA_MAX_AGE_MS = 30_000
+_ANSWER_S = 15.0
+_CLOSE_S = 5.0
 
 log = structlog.get_logger(__name__)
 
@@ -37,7 +40,8 @@ class Page:
 
 
 class TopicReader:
-    """An asynchronous context manager: a group's member. Every method raises KafkaError and OSError."""
+    """An asynchronous context manager: a group's member. Every method raises KafkaError, OSError and
+    TimeoutError."""
 
     def __init__(self, settings: ProjectionSettings) -> None:
         self._topic = settings.topic
@@ -61,8 +65,8 @@ class TopicReader:
         try:
             await self._consumer.start()
             await self._subscribe()
-        except BaseException:
-            await self._consumer.stop()
+        except BaseException as error:
+            await self.__aexit__(type(error), error, None)
             raise
         return self
 
@@ -75,7 +79,18 @@ class TopicReader:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self._consumer.stop()
+        # As a task: where Kafka is away the library lets a cancellation of its own out, which is not ours.
+        stopping = asyncio.create_task(self._stop())
+        await asyncio.wait({stopping}, timeout=_CLOSE_S)
+        if not stopping.cancel() and not stopping.cancelled() and (failed := stopping.exception()) is not None:
+            log.info("a consumer did not close well", error=repr(failed))
+
+    async def _stop(self) -> None:
+        try:
+            await self._consumer.stop()
+        finally:
+            # Which that leaves open then. Closed twice, it stays closed.
+            await self._consumer._client.close()
 
     async def read(self) -> Page:
         """What comes next, after half a second at the latest. Raises ForeignRecord."""
@@ -86,19 +101,22 @@ class TopicReader:
     async def commit(self, page: Page) -> None:
         """The page is done: no member of the group gets it again."""
         try:
-            await self._consumer.commit(dict(page.offsets))
+            async with asyncio.timeout(_ANSWER_S):  # the library would try for ever
+                await self._consumer.commit(dict(page.offsets))
         except (CommitFailedError, IllegalStateError) as error:
             # Another member has this part of the topic now, and does it again, which changes nothing.
             log.warning("offsets were not committed", error=str(error))
 
     async def lag(self) -> dict[int, int]:
-        """Records that are committed in Kafka and not read yet, by partition, as far as Kafka has told."""
-        found: dict[int, int] = {}
-        for partition in self._consumer.assignment():
-            end = self._consumer.last_stable_offset(partition)
-            if end is not None:  # so it has been read from
-                found[partition.partition] = max(0, end - await self._consumer.position(partition))
-        return found
+        """Records that are committed in Kafka and not read yet, by partition of this member. Fails where Kafka is away,
+        which reading does not tell."""
+        async with asyncio.timeout(_ANSWER_S):
+            numbers = self._consumer.partitions_for_topic(self._topic) or ()
+            ends = await self._consumer.end_offsets([TopicPartition(self._topic, number) for number in numbers])
+            return {
+                partition.partition: max(0, ends[partition] - await self._consumer.position(partition))
+                for partition in self._consumer.assignment() & ends.keys()
+            }
 
 
 def _event(record: Any) -> SagaEvent:
