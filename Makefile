@@ -31,7 +31,7 @@ test-kafka: .venv-test/.stamp ## the tests that need Kafka; SAGAD_TEST_KAFKA=HOS
 test-chaos: .venv-test/.stamp ## kills real processes under load; SAGAD_CHAOS_KILLS says how often
 	.venv-test/bin/python -m pytest tests/chaos $(ARGS)
 
-test-chaos-kafka: .venv-test/.stamp ## kills relays and Kafka 30 times while sagas run; needs Java, Maven
+test-chaos-kafka: .venv-test/.stamp ## kills relays, projections and Kafka 30 times while sagas run; needs Java, Maven
 	.venv-test/bin/python -m pytest tests/chaos_kafka -s $(ARGS)
 
 faults: .venv-test/.stamp ## every kind of fault, many times, and the table of docs/explanation/faults.md anew

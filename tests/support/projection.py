@@ -32,19 +32,27 @@ class ProjectProcess:
     """`sagad project`, to be killed for real. It knows no PostgreSQL."""
 
     def __init__(
-        self, folder: Path, bootstrap_servers: str, topic: str, mongo_url: str, database: str, group_id: str = "first"
+        self,
+        folder: Path,
+        bootstrap_servers: str,
+        topic: str,
+        mongo_url: str,
+        database: str,
+        group_id: str = "first",
+        node_name: str = "only",
     ) -> None:
         self._http = f"127.0.0.1:{free_port()}"
         config = {
             "http": {"address": self._http},
+            "node": {"name": node_name},
             "kafka": {"bootstrap_servers": bootstrap_servers},
             "mirror": {"topic": topic},
             "mongo": {"url": mongo_url, "database": database},
             "projection": {"group_id": f"{topic}-{group_id}"},
         }
-        self._config = folder / f"project-{group_id}.yaml"
+        self._config = folder / f"project-{group_id}-{node_name}.yaml"
         self._config.write_text(yaml.safe_dump(config))
-        self._log = folder / f"project-{group_id}.log"
+        self._log = folder / f"project-{group_id}-{node_name}.log"
         self.start()
 
     def start(self) -> None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from pymongo import AsyncMongoClient, InsertOne, ReplaceOne
+from pymongo import AsyncMongoClient, InsertOne, ReplaceOne, UpdateOne
 from pymongo.errors import BulkWriteError
 from pymongo.write_concern import WriteConcern
 
@@ -47,14 +47,7 @@ class Model:
         uids = sorted({event.uid for event in events})
         known = {document["_id"]: document async for document in self._sagas.find({"_id": {"$in": uids}})}
         changed = fold(known, events, marks_gaps=self._marks_gaps)
-        if not changed:
-            return 0
-        writes = [
-            ReplaceOne({"_id": uid, "revision": known[uid]["revision"]}, document)
-            if uid in known
-            else InsertOne(document)
-            for uid, document in changed.items()
-        ]
+        writes = [_write(uid, known.get(uid), changed.get(uid)) for uid in uids]
         try:
             result = await self._sagas.bulk_write(writes, ordered=False)
         except BulkWriteError as error:
@@ -64,4 +57,17 @@ class Model:
             raise
         if result.inserted_count + result.matched_count < len(writes):
             raise Conflict
-        return len(writes)
+        return len(changed)
+
+
+def _write(
+    uid: str, known: SagaDocument | None, changed: SagaDocument | None
+) -> InsertOne[SagaDocument] | ReplaceOne[SagaDocument] | UpdateOne:
+    """Also where nothing changes: what was read may be lost by a fail-over until a majority has acknowledged it."""
+    if known is None:
+        assert changed is not None, "an event of an unknown saga makes a document"
+        return InsertOne(changed)
+    as_read = {"_id": uid, "revision": known["revision"]}
+    if changed is None:
+        return UpdateOne(as_read, {"$set": {"revision": known["revision"]}})
+    return ReplaceOne(as_read, changed)

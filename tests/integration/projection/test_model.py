@@ -62,6 +62,21 @@ async def test_of_two_that_write_one_saga_the_slower_is_refused_and_nothing_turn
     assert await model.apply(events("a", 1, 2)) == 0
 
 
+async def test_what_was_read_and_then_lost_by_a_fail_over_is_not_taken_for_done(
+    model: Model, client: AsyncMongoClient[Any], database: str
+) -> None:
+    await model.apply(events("a", 1, 2))
+
+    async def roll_back() -> None:
+        await client[database]["sagas"].delete_one({"_id": "a"})
+        await model.apply(events("a", 1))
+
+    repeated = Model(Overtaken(client, roll_back), database, marks_gaps=False)  # type: ignore[arg-type]
+    with pytest.raises(Conflict):
+        await repeated.apply(events("a", 2))
+    assert await model.apply(events("a", 2)) == 1
+
+
 class Overtaken:
     """A client between whose reading and writing something happens."""
 
