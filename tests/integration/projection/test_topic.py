@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from aiokafka import AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from google.protobuf import json_format
 from prometheus_client import CollectorRegistry
 from support.projection import ProjectProcess, documents
 from support.server import eventually
@@ -49,6 +50,7 @@ async def projecting(settings: ProjectionSettings) -> AsyncIterator[tuple[Projec
 class Record:
     value: bytes
     ce_id: str
+    content_type: str = "application/protobuf"
 
 
 def record(revision: int, uid: str = "a") -> Record:
@@ -71,7 +73,7 @@ async def write(settings: ProjectionSettings, records: Iterable[Record]) -> None
     await producer.start()
     try:
         for each in records:
-            headers = [("ce_id", each.ce_id.encode())]
+            headers = [("ce_id", each.ce_id.encode()), ("content-type", each.content_type.encode())]
             await producer.send_and_wait(settings.topic, each.value, headers=headers, partition=0)
     finally:
         await producer.stop()
@@ -90,6 +92,21 @@ async def test_a_topic_that_is_not_there_yet_is_waited_for(settings: ProjectionS
         while await revisions(settings) != {"a": 2, "b": 1}:  # noqa: ASYNC110 - by its own clock
             await asyncio.sleep(0.05)
         await eventually(lambda: projector.fault == "")
+
+
+async def test_a_topic_of_json_gives_the_same_model(settings: ProjectionSettings) -> None:
+    await make_topic(settings)
+    binary = [record(1), record(2)]
+    as_json = [
+        Record(json_format.MessageToJson(SagaEvent.FromString(each.value)).encode(), f"b/{number}", "application/json")
+        for number, each in enumerate(binary, 1)
+    ]
+    await write(settings, [*binary, *as_json])
+    async with projecting(settings):
+        while await revisions(settings) != {"a": 2, "b": 2}:  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
+    first, second = (await documents(settings.mongo_url, settings.database)).values()
+    assert {**first, "_id": ""} == {**second, "_id": ""}
 
 
 async def test_a_gap_stops_the_projection_until_it_is_told_to_go_on_without(
@@ -114,7 +131,12 @@ async def test_a_gap_stops_the_projection_until_it_is_told_to_go_on_without(
     assert not document["complete"]
 
 
-FOREIGN = [Record(b"\xff", "a/1"), Record(record(1).value, "a/2"), Record(record(1).value, "")]
+FOREIGN = [
+    Record(b"\xff", "a/1"),
+    Record(b"\xff", "a/1", "application/json"),
+    Record(record(1).value, "a/2"),
+    Record(record(1).value, ""),
+]
 
 
 @pytest.mark.parametrize("foreign", FOREIGN)
