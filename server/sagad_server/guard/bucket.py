@@ -22,8 +22,9 @@ class Rate:
     burst: int
 
     def pause_s(self, wait_s: float) -> float:
-        """How long it is not worth asking again, where a token comes in `wait_s`. Meanwhile nothing overflows."""
-        return max(wait_s, min(PAUSE_S, self.burst / 2 / self.per_second))
+        """How long it is not worth asking again, where a token comes in `wait_s`. Meanwhile nothing overflows: half of the
+        burst may be held ahead, and just less than a token may be left."""
+        return max(wait_s, min(PAUSE_S, (self.burst - self.burst // 2 - 1) / self.per_second))
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,6 @@
 """Token buckets keep their rate, whoever takes what, and whenever it is used."""
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from support.buckets import most_above
 
@@ -60,6 +60,7 @@ def test_a_token_is_there_when_it_was_said_and_not_before(rate: Rate, now_us: in
     assert bucket.lease(now_us + wait_us, 1, 0).needed == 1
 
 
+@example(Rate(139, 3), 1, 1)
 @given(RATES, st.integers(1, 50), st.integers(0, 50))
 def test_who_asks_always_gets_the_whole_rate_though_others_hold_tokens(rate: Rate, need: int, ahead: int) -> None:
     bucket, now_us, got = Bucket(rate, 0), 0, 0
