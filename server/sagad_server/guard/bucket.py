@@ -22,8 +22,8 @@ class Rate:
     burst: int
 
     def pause_s(self, wait_s: float) -> float:
-        """How long it is not worth asking again, where a token comes in `wait_s`. Meanwhile nothing overflows: half of the
-        burst may be held ahead, and just less than a token may be left."""
+        """How long it is not worth asking again, where a token comes in `wait_s`. Nothing overflows meanwhile, though
+        half of the burst may be held ahead, and just less than a token may be left."""
         return max(wait_s, min(PAUSE_S, (self.burst - self.burst // 2 - 1) / self.per_second))
 
 
