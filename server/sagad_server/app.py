@@ -107,6 +107,7 @@ class App:
             self._spawn,
             lambda: membership.holds_lease,
         )
+        self._guard.follow(self.engine.locks)
         definitions = Definitions(self.store)
         loader = Loader(definitions, clock)
         commands = Commands(self.engine, definitions, loader)

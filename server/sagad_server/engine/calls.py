@@ -67,10 +67,13 @@ class Calls:
         self._on_answer(call, outcome)
 
     def release(self) -> None:
-        """The lease is renewed: what was held for want of it is sent."""
+        """The lease is renewed: what was held for want of it is sent, unless its saga has ended or moved meanwhile."""
+        if not self._holds_lease():
+            return
         held, self._held = self._held, []
         for call in held:
-            self._send(call)
+            if self._may_start(call):
+                self._send(call)
 
     def drop(self) -> None:
         """What is held is not to be sent any more."""

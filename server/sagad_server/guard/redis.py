@@ -1,4 +1,5 @@
-"""The shared buckets in Redis (or Valkey). The only module of the server that knows its library: the extra `redis`."""
+"""The shared buckets in Redis (or Valkey), and how it is reached. Only this module and `lock_channel` know its
+library: the extra `redis`."""
 
 import asyncio
 from collections.abc import Sequence
@@ -33,15 +34,18 @@ class RedisSettings:
     """Of a connection and of an answer together."""
 
 
+def connect(settings: RedisSettings) -> Any:
+    """A client. It makes a call once: whether it is made again is decided by who knows for how long Redis has been
+    away."""
+    tls: dict[str, Any] = {} if settings.ca_file is None else {"ssl_ca_certs": str(settings.ca_file)}
+    return Redis.from_url(settings.url, retry=Retry(NoBackoff(), 0), socket_connect_timeout=settings.timeout_s, **tls)
+
+
 class RedisBuckets:
     """`SharedBuckets`. Its keys are `{PREFIX}:rate:KIND:NAME`; each expires once its bucket must be full."""
 
     def __init__(self, settings: RedisSettings) -> None:
-        tls: dict[str, Any] = {} if settings.ca_file is None else {"ssl_ca_certs": str(settings.ca_file)}
-        # A call is made once: whether it is made again is decided by who knows for how long Redis has been away.
-        self._redis: Any = Redis.from_url(
-            settings.url, retry=Retry(NoBackoff(), 0), socket_connect_timeout=settings.timeout_s, **tls
-        )
+        self._redis: Any = connect(settings)
         self._lease = self._redis.register_script(_SCRIPT.read_text())
         self._prefix = f"{{{settings.key_prefix}}}:rate"
         self._timeout_s = settings.timeout_s

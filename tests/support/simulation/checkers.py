@@ -27,7 +27,7 @@ def check(history: History) -> None:
 
 def _every_saga_rests(history: History) -> Iterator[str]:
     for key, saga in history.sagas().items():
-        if saga.row.state in MOVING:
+        if saga.row.state in MOVING and not history.waits_for_parked(key):
             yield f"{key[1]} is still {SagaState(saga.row.state).name}, at revision {saga.row.revision}"
 
 
@@ -158,6 +158,42 @@ def _what_never_left_is_no_attempt(history: History) -> Iterator[str]:
             attempts[change.step_id, change.generation] = now
 
 
+def _locks_end_with_their_sagas(history: History) -> Iterator[str]:
+    for lock, rows in history.database.locks.all().items():
+        for row in rows:
+            saga = history.database.sagas.get((lock[0], row.saga_id))
+            if saga is None or saga.row.state in ENDED:
+                yield f"lock {lock[1]} has a row of {row.saga_id}, which has ended"
+
+
+def _calls_carry_the_locks_that_are_held(history: History) -> Iterator[str]:
+    names = {key: storage_pb2.PayloadRecord.FromString(saga.events[0].payload).locks for key, saga in _begun(history)}
+    for call in history.dispatches:
+        if call.lock_tokens.keys() != set(names.get(call.key, ())):
+            yield f"{call} is not of the locks {names.get(call.key)}"
+        elif call.live and call.lock_tokens != call.held_tokens:
+            yield f"{call} carries tokens of what its saga does not hold"
+
+
+def _begun(history: History) -> Iterator[tuple[Key, MemorySaga]]:
+    return ((key, saga) for key, saga in history.sagas().items() if saga.events)
+
+
+def _nothing_is_done_under_a_lock_that_another_has_had_since(history: History) -> Iterator[str]:
+    """But for what an operator has abandoned, and for what is never undone: both may come late."""
+    highest: dict[str, int] = {}
+    sagas = history.sagas()
+    for effect in history.effects:
+        if effect.by_hand or history.recipes[effect.key].steps[effect.step].read_only:
+            continue
+        if sagas[effect.key].row.state == SagaState.ABANDONED:
+            continue
+        for name, token in effect.lock_tokens.items():
+            if token < highest.setdefault(name, token):
+                yield f"{effect} is done under lock {name}, whose token is {highest[name]} by now"
+            highest[name] = token
+
+
 def _generations_grow_by_hand(history: History) -> Iterator[str]:
     for key, saga in history.sagas().items():
         generations: dict[str, tuple[int, bool]] = {}
@@ -258,6 +294,9 @@ _RULES: tuple[Callable[[History], Iterator[str]], ...] = (
     _only_nodes_that_hold_their_lease_call,
     _what_never_left_is_no_attempt,
     _generations_grow_by_hand,
+    _locks_end_with_their_sagas,
+    _calls_carry_the_locks_that_are_held,
+    _nothing_is_done_under_a_lock_that_another_has_had_since,
     _watches_have_no_gap,
     _watches_of_many_have_no_gap,
     _what_is_purged_rests_for_good,

@@ -84,7 +84,8 @@ class Clients:
             try:
                 answer = await self._workload.ask(partial(_start, command, wait))
             except SagadError as error:
-                if self._is_final(command, error):
+                world = self._workload.world
+                if self._is_final(command, error) or (world.sky.calm and world.history.waits_for_parked(command.key)):
                     return
                 await self._workload.pause()
             else:

@@ -6,7 +6,7 @@ from hashlib import sha256
 from uuid import UUID
 
 from sagad_server.domain.definition import Definition
-from sagad_server.domain.states import Direction
+from sagad_server.domain.states import Direction, SagaState
 from sagad_server.storage.memory_database import MemoryDatabase, MemorySaga
 from sagad_server.storage.store import Key
 
@@ -41,6 +41,9 @@ class Dispatch:
     """At that moment the node was not declared dead."""
     lease_age_s: float
     """True seconds since the node had sent its last renewal that was answered."""
+    lock_tokens: dict[str, int]
+    held_tokens: dict[str, int]
+    """At that moment, as the database has them."""
 
 
 @dataclass(slots=True, frozen=True)
@@ -52,6 +55,7 @@ class Effect:
     step: int
     idempotency_key: str
     direction: Direction
+    lock_tokens: dict[str, int] = field(default_factory=dict)
     by_hand: bool = False
 
 
@@ -146,6 +150,14 @@ class History:
     def sagas(self) -> dict[Key, MemorySaga]:
         """Each with all of its journal, purged or not."""
         return {**self.database.sagas, **{key: purged.saga for key, purged in self.purged.items()}}
+
+    def waits_for_parked(self, key: Key) -> bool:
+        """Whether the saga waits for a lock that a parked one holds, or one that waits for such a one."""
+        for lock in self.database.locks.of(key):
+            if lock.fencing_token is None and lock.holder:
+                holder = (key[0], lock.holder)
+                return self.database.sagas[holder].row.state == SagaState.PARKED or self.waits_for_parked(holder)
+        return False
 
     def digest(self) -> str:
         """A hash over the whole trace."""

@@ -122,5 +122,7 @@ class Participants:
     def _take_effect(self, call: Call, state: str) -> str:
         key = call.request.idempotency_key
         self.barrier[key] = state
-        self._history.effects.append(Effect(self._now(), call.key, call.step, key, call.direction))
+        self._history.effects.append(
+            Effect(self._now(), call.key, call.step, key, call.direction, dict(call.request.lock_tokens))
+        )
         return key

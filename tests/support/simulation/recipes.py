@@ -7,12 +7,13 @@ from sagad.v1.definition_pb2 import Definition as DefinitionMessage
 from sagad_server.domain.definition import Definition, compile_definition
 from support.definitions import PARTICIPANTS, definition, pivot, retriable, step
 
-DEFINITION_IDS = ("chain", "pivot", "graph", "random")
+DEFINITION_IDS = ("chain", "pivot", "graph", "locked", "random")
 _RETRY = {"initialBackoff": "0.2s", "maxBackoff": "2s", "retryFor": "20s"}
 _FAST: dict[str, object] = {"retry": _RETRY, "maxRetries": 2, "timeout": "2s", "completionTimeout": "4s"}
 
 _CONDITIONS = ("input.n < 3.0", "input.n < 8.0", "has(input.m)", "input.m > 2.0")
 """The last is an error for some inputs."""
+_LOCKS = ("'x' + string(int(input.n))", "'y' + string(int(input.n) / 2)", "'z' + string(int(input.n) % 2)")
 _INPUTS = ('{"n": input.n}', '{"m": input.m, "n": input.n}')
 """The same."""
 
@@ -36,11 +37,12 @@ def _fixed() -> tuple[DefinitionMessage, ...]:
             step("look", "root", compensation=None, readOnly=True),
             step("end", "left", "right", "look"),
         ),
+        _named("locked", step("one"), step("two"), locks=_LOCKS[:2]),
     )
 
 
-def _named(name: str, *steps: dict[str, object]) -> DefinitionMessage:
-    return definition(*_spread([{**each, **_FAST} for each in steps]), definitionId=name)
+def _named(name: str, *steps: dict[str, object], **fields: object) -> DefinitionMessage:
+    return definition(*_spread([{**each, **_FAST} for each in steps]), definitionId=name, **fields)
 
 
 def _spread(steps: list[dict[str, object]]) -> list[dict[str, object]]:
@@ -72,6 +74,8 @@ def random_definition(chance: Random, definition_id: str, version: str) -> Defin
             more = [name for name in _some(chance, range(i), is_chain) if name not in needed]
             steps.append(retriable(f"s{i}", *needed, *more, **_details(chance, steps if is_chain else [])))
     extra: dict[str, object] = {"timeout": "8s"} if chance.random() < 0.15 else {}
+    if chance.random() < 0.15:
+        extra["locks"] = chance.sample(_LOCKS, chance.choice([1, 1, 2]))
     return definition(*_spread(steps), definitionId=definition_id, version=version, **extra)
 
 

@@ -40,6 +40,7 @@ _METHODS = (
     "close",
     "mark_loading",
     "count_crash",
+    "grant",
     "load",
     "get_row",
     "list_events",

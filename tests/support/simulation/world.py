@@ -129,7 +129,8 @@ class SimulatedWorld:
     def _is_quiet(self) -> bool:
         if self.travels or self.participants.works or self.workload.busy:
             return False
-        return all(saga.row.state not in MOVING for saga in self.database.sagas.values())
+        moving = [key for key, saga in self.database.sagas.items() if saga.row.state in MOVING]
+        return all(self.history.waits_for_parked(key) for key in moving)
 
     def _look_for_left_overs(self) -> None:
         left = self.history.left_over
@@ -142,7 +143,7 @@ class SimulatedWorld:
                 left.append(f"{node.name} is not up")
                 continue
             engine = node.engine
-            left += [f"{node.name} holds {key[1]}" for key in engine.sagas]
+            left += [f"{node.name} holds {key[1]}" for key in engine.sagas if not self.history.waits_for_parked(key)]
             left += [f"{node.name} has {engine.calls.in_flight} calls"] if engine.calls.in_flight else []
             left += [f"{node.name} has {engine.calls.held} held calls"] if engine.calls.held else []
             left += [f"{node.name} has calls in sessions"] if node.transport.unfinished else []
@@ -204,6 +205,8 @@ class SimulatedWorld:
                 self._is_journaled(call),
                 self.database.is_live(instance),
                 self.loop.time() - node.store.renewed_s,
+                dict(call.request.lock_tokens),
+                self.database.locks.tokens(call.key),
             )
         )
 

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from sagad_server.config import Config, ConfigError, load_config
 from sagad_server.domain.validation import ValidationLimits
 from sagad_server.guard.redis import RedisSettings
-from sagad_server.guard_app import new_buckets
+from sagad_server.guard_app import redis_settings
 from sagad_server.mirror_app import mirror_settings
 
 ROOT = Path(__file__).parents[3]
@@ -325,4 +325,4 @@ def test_a_limit_for_all_nodes_without_the_library_of_redis_names_the_extra(
     config = load(file, text)
     monkeypatch.setitem(sys.modules, "sagad_server.guard.redis", None)
     with pytest.raises(ConfigError, match=r"pip install 'sagad\[server,redis\]'"):
-        new_buckets(config.redis)
+        redis_settings(config.redis)

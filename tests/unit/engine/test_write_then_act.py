@@ -8,7 +8,7 @@ from support.play import refused
 from support.world import World
 
 from sagad_server.domain.errors import AlreadyExists, FailedPrecondition, Internal, InvalidArgument, Unavailable
-from sagad_server.domain.inputs import Success
+from sagad_server.domain.inputs import Pending, Success
 from sagad_server.domain.states import ParkingReason, SagaState, StepState
 from sagad_server.engine import engine as engine_module
 from sagad_server.storage.store import CommitUnknown, DataRejected, Retryable
@@ -247,3 +247,21 @@ async def test_too_many_sagas_are_refused_with_a_hint(world: World) -> None:
     await world.start("a")
     with pytest.raises(Exception, match="max_sagas_in_memory"):
         await world.start("b")
+
+
+async def test_a_call_that_waited_for_the_lease_is_not_sent_when_its_saga_has_ended_meanwhile() -> None:
+    world = World(definition(step("reserve", completionTimeout="30s")))
+    has = [True]
+    world.lease = lambda: has[0]  # type: ignore[method-assign]
+    await world.boot()
+    await world.start("a")
+    token = (await world.answer("a:reserve", Pending())).request.completion_token
+    has[0] = False
+    await world.advance(31)
+    assert world.engine.calls.held == 1
+    has[0] = True
+    completing = world.commands.complete(("default", "a"), "reserve", token, Success(None), actor="me")
+    world.spawn(completing)  # type: ignore[arg-type]  # what it returns does not matter here
+    await world.settle()
+    world.engine.calls.release()
+    assert (world.engine.calls.held, world.transport.sent) == (0, ["a:reserve"])
