@@ -10,7 +10,13 @@ from support.processes import SagadProcess, Target
 
 @asynccontextmanager
 async def running_nodes(
-    folder: Path, dsn: str, participants: Mapping[str, Target], ports: Sequence[int], *, lease_s: float
+    folder: Path,
+    dsn: str,
+    participants: Mapping[str, Target],
+    ports: Sequence[int],
+    *,
+    lease_s: float,
+    **sections: dict[str, object],
 ) -> AsyncIterator[list[SagadProcess]]:
     """One for each port, all of which serve. Gone afterwards."""
     async with AsyncExitStack() as stack:
@@ -18,7 +24,8 @@ async def running_nodes(
         for number, port in enumerate(ports):
             name = f"node-{number}"
             (folder / name).mkdir()
-            node = SagadProcess(folder / name, dsn, participants, port, node={"name": name, "lease": f"{lease_s}s"})
+            own: dict[str, object] = {"name": name, "lease": f"{lease_s}s"}
+            node = SagadProcess(folder / name, dsn, participants, port, node=own, **sections)
             node.start(wait=False)
             stack.callback(_end, node)
             nodes.append(node)
