@@ -36,12 +36,14 @@ def new_mirror(config: Config, tables: MirrorTables, clock: Clock, random: Rando
     """The mirror that the configuration asks for. Raises ConfigError where its library, or Kafka's address, is
     missing."""
     try:
+        from sagad_server.mirror.kafka import AioKafka
         from sagad_server.mirror.mirror import Mirror
     except ImportError as error:
         raise ConfigError([f"mirror: needs the extra `kafka` (pip install 'sagad[server,kafka]'): {error}"]) from error
     if not config.kafka.bootstrap_servers:
         raise ConfigError(["kafka.bootstrap_servers: is required for a mirror"])
-    return Mirror(mirror_settings(config), tables, clock, random, metrics)
+    settings = mirror_settings(config)
+    return Mirror(settings, tables, AioKafka(settings), clock, random, metrics)
 
 
 def mirror_settings(config: Config) -> MirrorSettings:

@@ -19,6 +19,7 @@ from prometheus_client import CollectorRegistry
 
 from sagad.storage.v1.storage_pb2 import EventRecord, PayloadRecord
 from sagad.v1.saga_pb2 import SagaEvent
+from sagad_server.mirror.kafka import AioKafka
 from sagad_server.mirror.metrics import MirrorMetrics
 from sagad_server.mirror.mirror import Mirror
 from sagad_server.mirror.settings import MirrorSettings
@@ -147,7 +148,7 @@ async def write_sagas(store: PostgresStore, names: Sequence[str], revisions: int
 async def running_mirror(settings: MirrorSettings, store: PostgresStore) -> AsyncIterator[Mirror]:
     """A mirror in this process."""
     metrics = MirrorMetrics(CollectorRegistry())
-    mirror = Mirror(settings, store.mirror(), SystemClock(), SystemRandom(), metrics)
+    mirror = Mirror(settings, store.mirror(), AioKafka(settings), SystemClock(), SystemRandom(), metrics)
     task = asyncio.create_task(mirror.run())
     try:
         yield mirror

@@ -5,14 +5,14 @@ import asyncio
 import structlog
 from aiokafka.errors import ProducerFenced
 
-from sagad_server.engine.ports import Random
+from sagad_server.engine.ports import Clock, Random
 from sagad_server.mirror.cursor import Cursor, Diverged, check, where_to_go_on
+from sagad_server.mirror.kafka import Kafka
 from sagad_server.mirror.messages import Encoder, Message, Traceparents
 from sagad_server.mirror.metrics import MirrorMetrics
 from sagad_server.mirror.reader import Reader
 from sagad_server.mirror.session import Session
 from sagad_server.mirror.settings import MirrorSettings
-from sagad_server.mirror.topics import Topics
 from sagad_server.storage.mirror import Lane, LanePage, Place
 from sagad_server.storage.postgres.mirror import MirrorTables
 
@@ -32,9 +32,10 @@ class LaneRelay:
         settings: MirrorSettings,
         lane: Lane,
         tables: MirrorTables,
-        topics: Topics,
+        kafka: Kafka,
         reader: Reader,
         metrics: MirrorMetrics,
+        clock: Clock,
         random: Random,
     ) -> None:
         self.lane = lane
@@ -45,9 +46,10 @@ class LaneRelay:
         """What its last session failed with; empty again once it has relayed, or has nothing to relay."""
         self._settings = settings
         self._tables = tables
-        self._topics = topics
+        self._kafka = kafka
         self._reader = reader
         self._metrics = metrics
+        self._clock = clock
         self._random = random
         self._encoder = Encoder(settings)
         self._traceparents = Traceparents()
@@ -83,12 +85,12 @@ class LaneRelay:
                 return
             except Exception as error:  # noqa: BLE001 - whatever it is, only a new session helps
                 self._count(type(error).__name__, error)
-            await asyncio.sleep(self._pause_s())
+            await self._clock.sleep(self._pause_s())
 
     async def _relay(self) -> None:
         """A session, until it fails. From its start nobody else can move the lane's place."""
-        await self._topics.ready()
-        session = Session(self._settings, self.lane.lane)
+        await self._kafka.ready()
+        session = Session(self._settings, self.lane.lane, self._kafka, self._clock)
         try:
             cursor = await session.open()
             self.fault = ""
@@ -127,7 +129,7 @@ class LaneRelay:
             traceparent = self._traceparents.get((event.row.namespace, event.row.saga_id))
             messages.append(self._encoder.encode(event, traceparent))
             if len(messages) % _AT_A_TIME == 0:
-                await asyncio.sleep(0)
+                await self._clock.sleep(0)
         return messages
 
     async def _learn_traceparents(self, page: LanePage) -> None:
@@ -144,7 +146,7 @@ class LaneRelay:
                 await self._tables.stop(self.lane, str(error))
             except Exception as away:  # noqa: BLE001 - it must be said, and the next look would only start it again
                 self._count(type(away).__name__, away)
-                await asyncio.sleep(self._pause_s())
+                await self._clock.sleep(self._pause_s())
             else:
                 return
 

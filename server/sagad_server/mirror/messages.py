@@ -25,7 +25,8 @@ class Message(NamedTuple):
     key: bytes
     value: bytes
     headers: list[tuple[str, bytes]]
-    time_ms: int
+    time_ms: int | None
+    """None: when it is sent."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,17 +5,17 @@ lease here only keeps them from fighting, and is counted on one clock, that of t
 """
 
 import asyncio
-from uuid import UUID, uuid4
+from uuid import UUID
 
 import structlog
 
 from sagad_server.domain.errors import Unavailable
 from sagad_server.engine.ports import Clock, Random
+from sagad_server.mirror.kafka import Kafka
 from sagad_server.mirror.lane import LaneRelay
 from sagad_server.mirror.metrics import MirrorMetrics
 from sagad_server.mirror.reader import Reader
 from sagad_server.mirror.settings import MirrorSettings
-from sagad_server.mirror.topics import Topics
 from sagad_server.storage.mirror import LANES, Lane, Place, Relay
 from sagad_server.storage.postgres.mirror import MirrorTables
 
@@ -32,7 +32,13 @@ class Mirror:
     """Relays a fair share of the lanes. `run` until cancelled, then `stop`."""
 
     def __init__(
-        self, settings: MirrorSettings, tables: MirrorTables, clock: Clock, random: Random, metrics: MirrorMetrics
+        self,
+        settings: MirrorSettings,
+        tables: MirrorTables,
+        kafka: Kafka,
+        clock: Clock,
+        random: Random,
+        metrics: MirrorMetrics,
     ) -> None:
         self._settings = settings
         self._tables = tables
@@ -44,8 +50,8 @@ class Mirror:
         self._seen: dict[UUID, tuple[int, float]] = {}
         """The lease of each other process, and since when it is unchanged."""
         self._lanes: dict[int, LaneRelay] = {}
-        self._topics = Topics(settings)
-        self._reader = Reader(tables, random, settings.interval_s, payloads=settings.payloads)
+        self._kafka = kafka
+        self._reader = Reader(tables, clock, random, settings.interval_s, payloads=settings.payloads)
 
     async def run(self) -> None:
         """Never ends by itself: whatever fails, the mirror is late, and that is all."""
@@ -72,7 +78,7 @@ class Mirror:
     async def stop(self) -> None:
         """Gives the lanes to others. Never raises Unavailable."""
         await asyncio.gather(*(lane.stop() for lane in self._lanes.values()))
-        await self._topics.close()
+        await self._kafka.close()
         try:
             await self._note_places()
             if self._relay_id is not None:
@@ -116,12 +122,12 @@ class Mirror:
     async def _renewed(self) -> UUID:
         topic, name = self._settings.topic, self._settings.relay_name
         if self._relay_id is None:
-            relay_id = uuid4()
+            relay_id = self._random.uid()
             await self._tables.enter(relay_id, topic, name, replaces=True)
             self._relay_id = relay_id
         elif not await self._tables.renew(self._relay_id):
             # Declared dead. Not by its name: another one may bear it, and both would do so for ever.
-            relay_id = uuid4()
+            relay_id = self._random.uid()
             await self._tables.enter(relay_id, topic, name, replaces=False)
             self._relay_id = relay_id
         return self._relay_id
@@ -152,9 +158,19 @@ class Mirror:
             del self._lanes[lane]
         for lane, row in wanted.items():
             if lane not in self._lanes:
-                self._lanes[lane] = LaneRelay(
-                    self._settings, row, self._tables, self._topics, self._reader, self._metrics, self._random
-                )
+                self._lanes[lane] = self._relay(row)
+
+    def _relay(self, row: Lane) -> LaneRelay:
+        return LaneRelay(
+            self._settings,
+            row,
+            self._tables,
+            self._kafka,
+            self._reader,
+            self._metrics,
+            self._clock,
+            self._random,
+        )
 
     async def _note_places(self) -> None:
         places: dict[int, tuple[UUID, Place]] = {

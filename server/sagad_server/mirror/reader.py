@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import structlog
 
 from sagad_server.domain.errors import Unavailable
-from sagad_server.engine.ports import Random
+from sagad_server.engine.ports import Clock, Random
 from sagad_server.storage.mirror import LanePage, Mark
 from sagad_server.storage.postgres.mirror import MirrorTables
 
@@ -23,15 +23,18 @@ log = structlog.get_logger(__name__)
 class _Wait:
     mark: Mark
     due_s: float
-    """By the loop's clock."""
+    """By the clock of the process."""
     page: "asyncio.Future[LanePage]"
 
 
 class Reader:
     """Hands out pages. A lane waits for at most one at a time."""
 
-    def __init__(self, tables: MirrorTables, random: Random, interval_s: float, *, payloads: bool) -> None:
+    def __init__(
+        self, tables: MirrorTables, clock: Clock, random: Random, interval_s: float, *, payloads: bool
+    ) -> None:
         self._tables = tables
+        self._clock = clock
         self._random = random
         self._interval_s = interval_s
         self._payloads = payloads
@@ -42,8 +45,8 @@ class Reader:
     async def page(self, lane: int, mark: Mark, *, at_once: bool) -> LanePage:
         """What follows, as soon as there is something, or the mark is no more. `at_once`: there is, as the last page
         said; else the lane's interval comes first, in which more gathers for one transaction."""
-        loop = asyncio.get_running_loop()
-        wait = _Wait(mark, loop.time() + (0 if at_once else self._interval_s), loop.create_future())
+        due_s = self._clock.monotonic() + (0 if at_once else self._interval_s)
+        wait = _Wait(mark, due_s, asyncio.get_running_loop().create_future())
         self._waits[lane] = wait
         self._asked.set()
         try:
@@ -63,23 +66,25 @@ class Reader:
             except Unavailable as error:
                 failures += 1
                 log.warning("the mirror cannot read the journal", error=str(error))
-                await asyncio.sleep(min(_AWAY_S, 0.1 * 2**failures) * (0.5 + 0.5 * self._random.random()))
+                await self._clock.sleep(min(_AWAY_S, 0.1 * 2**failures) * (0.5 + 0.5 * self._random.random()))
                 continue
             failures = 0
             self._pause_s = self._interval_s if found else min(2 * self._pause_s, max(_IDLE_S, self._interval_s))
 
     async def _until_due(self) -> None:
-        loop = asyncio.get_running_loop()
         while True:
             self._asked.clear()
             due_s = min((wait.due_s for wait in self._waits.values()), default=None)
-            if due_s is not None and due_s <= loop.time():
+            if due_s is None:
+                await self._asked.wait()
+                continue
+            if due_s <= self._clock.monotonic():
                 return
+            timer = self._clock.call_at(due_s, self._asked.set)
             try:
-                async with asyncio.timeout(None if due_s is None else due_s - loop.time()):
-                    await self._asked.wait()
-            except TimeoutError:
-                return
+                await self._asked.wait()
+            finally:
+                timer.cancel()
 
     async def _read(self, waits: dict[int, _Wait]) -> bool:
         """All that wait, due or not: one query costs less than two."""
@@ -87,7 +92,7 @@ class Reader:
         if not marks:
             return False
         pages = await self._tables.read(marks, lane_limit=LANE_EVENTS, lane_bytes=LANE_BYTES, payloads=self._payloads)
-        loop, found = asyncio.get_running_loop(), False
+        now_s, found = self._clock.monotonic(), False
         for lane, wait in waits.items():
             page = pages[lane]
             if wait.page.done():
@@ -96,5 +101,5 @@ class Reader:
                 found = True
                 wait.page.set_result(page)
             else:
-                wait.due_s = loop.time() + self._pause_s
+                wait.due_s = now_s + self._pause_s
         return found

@@ -7,10 +7,10 @@ import structlog
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import TopicAlreadyExistsError, UnknownTopicOrPartitionError, for_code
 
-from sagad_server.mirror.session import REQUEST_TIMEOUT_MS
 from sagad_server.mirror.settings import MirrorSettings, cursor_topic
 from sagad_server.storage.mirror import LANES
 
+REQUEST_TIMEOUT_MS = 5_000
 _PREPARE_S = 30.0
 _LOOKS = 50
 _LOOK_AGAIN_S = 0.2
