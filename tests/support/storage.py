@@ -20,7 +20,10 @@ VERSION = "1.0.0"
 
 OpenStore = Callable[..., Awaitable[PostgresStore]]
 
-EMPTY = "TRUNCATE sagad.saga, sagad.lock, sagad.event, sagad.definition, sagad.nodes, sagad.secret, sagad.audit"
+EMPTY = """
+TRUNCATE sagad.saga, sagad.lock, sagad.event, sagad.definition, sagad.nodes, sagad.secret, sagad.audit, sagad.mirror_lane,
+    sagad.mirror_relay
+"""
 AGE = """
 UPDATE sagad.saga SET
     create_time = create_time - $1::interval, update_time = update_time - $1::interval,

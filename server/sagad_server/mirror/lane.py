@@ -13,8 +13,7 @@ from sagad_server.mirror.metrics import MirrorMetrics
 from sagad_server.mirror.reader import Reader
 from sagad_server.mirror.session import Session
 from sagad_server.mirror.settings import MirrorSettings
-from sagad_server.storage.mirror import Lane, LanePage, Place
-from sagad_server.storage.postgres.mirror import MirrorTables
+from sagad_server.storage.mirror import Lane, LanePage, MirrorStore, Place
 
 _FIRST_PAUSE_S = 0.2
 _LONGEST_PAUSE_S = 5.0
@@ -31,7 +30,7 @@ class LaneRelay:
         self,
         settings: MirrorSettings,
         lane: Lane,
-        tables: MirrorTables,
+        tables: MirrorStore,
         kafka: Kafka,
         reader: Reader,
         metrics: MirrorMetrics,

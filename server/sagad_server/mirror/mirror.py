@@ -16,8 +16,7 @@ from sagad_server.mirror.lane import LaneRelay
 from sagad_server.mirror.metrics import MirrorMetrics
 from sagad_server.mirror.reader import Reader
 from sagad_server.mirror.settings import MirrorSettings
-from sagad_server.storage.mirror import LANES, Lane, Place, Relay
-from sagad_server.storage.postgres.mirror import MirrorTables
+from sagad_server.storage.mirror import LANES, Lane, MirrorStore, Place, Relay
 
 _TURNS_A_LEASE = 4
 _PATIENCE = 1.25
@@ -34,7 +33,7 @@ class Mirror:
     def __init__(
         self,
         settings: MirrorSettings,
-        tables: MirrorTables,
+        tables: MirrorStore,
         kafka: Kafka,
         clock: Clock,
         random: Random,

@@ -7,8 +7,7 @@ import structlog
 
 from sagad_server.domain.errors import Unavailable
 from sagad_server.engine.ports import Clock, Random
-from sagad_server.storage.mirror import LanePage, Mark
-from sagad_server.storage.postgres.mirror import MirrorTables
+from sagad_server.storage.mirror import LanePage, Mark, MirrorStore
 
 LANE_EVENTS = 2_048
 LANE_BYTES = 4 * 1024 * 1024
@@ -30,9 +29,7 @@ class _Wait:
 class Reader:
     """Hands out pages. A lane waits for at most one at a time."""
 
-    def __init__(
-        self, tables: MirrorTables, clock: Clock, random: Random, interval_s: float, *, payloads: bool
-    ) -> None:
+    def __init__(self, tables: MirrorStore, clock: Clock, random: Random, interval_s: float, *, payloads: bool) -> None:
         self._tables = tables
         self._clock = clock
         self._random = random

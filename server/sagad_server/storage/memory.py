@@ -14,6 +14,7 @@ from sagad_server.storage.audit import AuditEntry, AuditFilter, AuditRow
 from sagad_server.storage.definitions import in_use, require_room, said_otherwise
 from sagad_server.storage.journal import Cursor, JournalPage
 from sagad_server.storage.memory_database import MOVING, MemoryDatabase, MemorySaga, require_storable
+from sagad_server.storage.memory_mirror import MemoryMirror
 from sagad_server.storage.store import (
     Batch,
     Committed,
@@ -248,7 +249,10 @@ class MemoryStore:
         ended = [
             (row.end_time, row.key)
             for row in database.selected(namespace, selection)
-            if row.state in ENDED and row.end_time is not None and row.end_time <= now - ended_before
+            if row.state in ENDED
+            and row.end_time is not None
+            and row.end_time <= now - ended_before
+            and database.may_purge(row.key)
         ]
         doomed = [key for _, key in sorted(ended)[:limit]]
         if not dry_run:
@@ -316,6 +320,10 @@ class MemoryStore:
     async def list_audit(self, selection: AuditFilter, before: int | None, limit: int) -> list[AuditRow]:
         rows = (row for row in reversed(self._opened().audit) if before is None or row.audit_id < before)
         return [row for row in rows if selection.selects(row)][:limit]
+
+    def mirror(self) -> MemoryMirror:
+        """The tables of the mirror, in the same database."""
+        return self.database.mirror
 
     async def secret(self, name: str) -> bytes:
         return self._opened().secrets.setdefault(name, secrets.token_bytes(32))

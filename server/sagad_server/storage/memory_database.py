@@ -9,6 +9,8 @@ from sagad_server.domain.states import EventCause, SagaState
 from sagad_server.storage.audit import AuditEntry, AuditRow
 from sagad_server.storage.memory_journal import MemoryJournal
 from sagad_server.storage.memory_locks import MemoryLocks
+from sagad_server.storage.memory_mirror import MemoryMirror
+from sagad_server.storage.mirror import Place
 from sagad_server.storage.selection import selects
 from sagad_server.storage.store import (
     DataRejected,
@@ -72,6 +74,7 @@ class MemoryDatabase:
         self.sagas: dict[Key, MemorySaga] = {}
         self.journal = MemoryJournal()
         self.locks = MemoryLocks(now)
+        self.mirror = MemoryMirror(self.journal, now)
         self.definitions: dict[tuple[str, str, str], StoredDefinition] = {}
         self.deleted_definitions: dict[tuple[str, str, str], bytes] = {}
         """Their bodies."""
@@ -110,6 +113,11 @@ class MemoryDatabase:
         in_namespace = (row for row in rows if namespace in (None, row.namespace) and row.purge_time is None)
         return (row for row in in_namespace if selects(selection, row))
 
+    def may_purge(self, key: Key) -> bool:
+        """Whether its last event can be read by those who read the journal, and is behind every mirror."""
+        last = self.journal.last(key)
+        return last.xid < self.journal.xmin and self.mirror.is_ahead_of(key, Place(last.xid, last.position))
+
     def loaded(self, saga: MemorySaga) -> LoadedSaga:
         """A copy; events never change, and are shared."""
         return LoadedSaga(replace(saga.row), list(saga.events), self.now(), self.locks.tokens(saga.row.key))
@@ -131,7 +139,7 @@ class MemoryDatabase:
         saga.wake_time = now + timedelta(milliseconds=write.wake_after_ms or 0) if sleeps else None
         saga.crashes = 0
         saga.append(write.cause, now, write.event, write.payload, batch_id)
-        self.journal.append(row, saga.events[-1])
+        self.journal.append(row, saga.events[-1], batch_id)
         if write.gives_back:
             self.locks.give_back(write.key)
         if write.takes:
@@ -178,9 +186,10 @@ class MemoryDatabase:
         row.revision, row.epoch, row.parking_mask = row.revision + 1, row.epoch + 1, row.parking_mask | 1 << reason
         row.park_time = row.update_time = now
         saga.wake_time = None
-        saga.append(EventCause.INCIDENT, now, event, b"", uuid4())
+        batch_id = uuid4()
+        saga.append(EventCause.INCIDENT, now, event, b"", batch_id)
         self.journal.begin()
-        self.journal.append(row, saga.events[-1])
+        self.journal.append(row, saga.events[-1], batch_id)
 
 
 def require_storable(write: Write) -> None:

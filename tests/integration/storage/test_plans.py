@@ -8,12 +8,12 @@ from support.rows import Connection, until
 from support.storage import OpenStore, batch, end, key, start, step
 
 from sagad_server.domain.states import SagaState
+from sagad_server.storage.mirror import relay_partition
 from sagad_server.storage.postgres import PostgresSettings, PostgresStore, migrate
 from sagad_server.storage.postgres.connect import connect
 from sagad_server.storage.postgres.definitions import SQL as DEFINITIONS
 from sagad_server.storage.postgres.locks import LOCKS
 from sagad_server.storage.postgres.resolve import SAGAS
-from sagad_server.storage.postgres.rows import relay_partition
 from sagad_server.storage.postgres.writer import ADVANCE, COMMIT, COMMIT_WITH_LOCKS, SESSION
 
 HOT = """

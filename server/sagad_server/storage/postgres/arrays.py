@@ -4,7 +4,7 @@ import json
 from collections.abc import Sequence
 from typing import TypeVar
 
-from sagad_server.storage.postgres.rows import relay_partition
+from sagad_server.storage.mirror import relay_partition
 from sagad_server.storage.store import Write
 
 T = TypeVar("T")

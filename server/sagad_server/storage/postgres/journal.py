@@ -5,9 +5,9 @@ import json
 import asyncpg
 
 from sagad_server.storage.journal import Cursor, JournalPage, JournalRow, journal_changed
+from sagad_server.storage.mirror import RELAY_PARTITIONS
 from sagad_server.storage.postgres.pool import Pool
 from sagad_server.storage.postgres.queries import load_queries
-from sagad_server.storage.postgres.rows import RELAY_PARTITIONS
 from sagad_server.storage.store import EventRow
 
 _PARTS = load_queries("journal")

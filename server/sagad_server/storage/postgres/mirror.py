@@ -7,10 +7,21 @@ from uuid import UUID
 
 import asyncpg
 
-from sagad_server.storage.mirror import LANES, Lane, LaneLag, LanePage, Mark, MirrorEvent, Place, Relay, Start
+from sagad_server.storage.mirror import (
+    LANES,
+    RELAY_PARTITIONS,
+    Lane,
+    LaneLag,
+    LanePage,
+    Mark,
+    MirrorEvent,
+    Place,
+    Relay,
+    Start,
+)
 from sagad_server.storage.postgres.pool import Pool
 from sagad_server.storage.postgres.queries import load_queries
-from sagad_server.storage.postgres.rows import RELAY_PARTITIONS, event_row
+from sagad_server.storage.postgres.rows import event_row
 from sagad_server.storage.store import Key
 
 MAX_LAG = 20_000
@@ -23,7 +34,7 @@ _READ = SQL["read"].format(history=load_queries("journal")["history"])
 
 
 class MirrorTables:
-    """Who relays what, and how far it is. Every method raises Unavailable."""
+    """A MirrorStore, with what operators ask of it. Every method raises Unavailable."""
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool

@@ -1,21 +1,10 @@
 """What the store's dataclasses are in the database."""
 
-import hashlib
 import json
-from functools import lru_cache
 
 import asyncpg
 
 from sagad_server.storage.store import EventRow, LoadedSaga, RowState, SagaRow, StoredDefinition
-
-RELAY_PARTITIONS = 64
-
-
-@lru_cache(maxsize=16_384)
-def relay_partition(namespace: str, saga_id: str) -> int:
-    """Which relay reads a saga's events: fixed for ever."""
-    digest = hashlib.sha256(f"{namespace}\0{saga_id}".encode()).digest()
-    return int.from_bytes(digest[:8]) % RELAY_PARTITIONS
 
 
 def saga_row(record: asyncpg.Record) -> SagaRow:

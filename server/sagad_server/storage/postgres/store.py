@@ -11,6 +11,7 @@ from sagad_server.domain.errors import Unavailable
 from sagad_server.domain.states import EventCause
 from sagad_server.storage.audit import AuditEntry, AuditFilter, AuditRow
 from sagad_server.storage.journal import Cursor, JournalPage
+from sagad_server.storage.mirror import relay_partition
 from sagad_server.storage.postgres import audit as audit_log
 from sagad_server.storage.postgres import definitions
 from sagad_server.storage.postgres import locks as resource_locks
@@ -21,7 +22,7 @@ from sagad_server.storage.postgres.mirror import MirrorTables
 from sagad_server.storage.postgres.pool import Pool
 from sagad_server.storage.postgres.queries import load_queries
 from sagad_server.storage.postgres.resolve import SAGAS, resolve
-from sagad_server.storage.postgres.rows import event_row, loaded_saga, relay_partition, saga_row, stored_definition
+from sagad_server.storage.postgres.rows import event_row, loaded_saga, saga_row, stored_definition
 from sagad_server.storage.postgres.selection import Parameters, list_statement, stats_statement, where
 from sagad_server.storage.postgres.settings import PostgresSettings
 from sagad_server.storage.postgres.writer import Writer
