@@ -21,8 +21,8 @@ VERSION = "1.0.0"
 OpenStore = Callable[..., Awaitable[PostgresStore]]
 
 EMPTY = """
-TRUNCATE sagad.saga, sagad.lock, sagad.event, sagad.definition, sagad.nodes, sagad.secret, sagad.audit, sagad.mirror_lane,
-    sagad.mirror_relay
+TRUNCATE sagad.saga, sagad.lock, sagad.event, sagad.definition, sagad.nodes, sagad.secret, sagad.audit,
+    sagad.mirror_lane, sagad.mirror_relay
 """
 AGE = """
 UPDATE sagad.saga SET

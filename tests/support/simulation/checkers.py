@@ -229,14 +229,15 @@ def _watches_have_no_gap(history: History) -> Iterator[str]:
 
 
 def _watches_of_many_have_no_gap(history: History) -> Iterator[str]:
-    journal = [(one.key, one.revision) for one in history.applied if one.revision]
+    transitions = [(one.place, one.key, one.revision) for one in history.applied if one.place is not None]
+    transitions.sort(key=lambda one: one[0])
     for watched in history.watched_all:
         if watched.begin is None:
             continue
         wanted = [
             (key, revision)
-            for key, revision in journal[watched.begin :]
-            if watched.definition_id in ("", history.recipes[key].definition_id)
+            for place, key, revision in transitions
+            if place > watched.begin and watched.definition_id in ("", history.recipes[key].definition_id)
         ]
         where = f"a watch of all {watched.definition_id} from {watched.begin} on"
         if watched.seen != wanted[: len(watched.seen)]:
@@ -274,6 +275,28 @@ def _definitions_live_as_long_as_their_sagas(history: History) -> Iterator[str]:
             yield f"{row.saga_id} is of {row.definition_id} {row.version}, which is gone"
 
 
+def _kafka_has_each_event_once_and_each_sagas_in_order(history: History) -> Iterator[str]:
+    if history.mirrored is None:
+        return
+    last: dict[Key, int] = {}
+    partitions: dict[Key, int] = {}
+    for partition, event in history.mirrored:
+        key = event.namespace, event.saga_id
+        if event.revision != last.get(key, 0) + 1:
+            yield f"Kafka goes from {last.get(key, 0)} to {event.revision} of {key[1]}"
+        if partitions.setdefault(key, partition) != partition:
+            yield f"Kafka has {key[1]} in {partition} and in {partitions[key]}"
+        last[key] = event.revision
+    for key, saga in history.sagas().items():
+        if last.pop(key, 0) != saga.row.revision:
+            yield f"Kafka does not have all of {key[1]}, which is at {saga.row.revision}"
+    yield from (f"Kafka has {key[1]}, which is not in the journal" for key in last)
+
+
+def _the_mirror_is_never_ahead_nor_a_purge(history: History) -> Iterator[str]:
+    yield from history.mirror_faults
+
+
 def _nothing_breaks_inside(history: History) -> Iterator[str]:
     yield from history.incidents
     yield from history.contradictions
@@ -302,5 +325,7 @@ _RULES: tuple[Callable[[History], Iterator[str]], ...] = (
     _what_is_purged_rests_for_good,
     _what_is_refused_is_not_there,
     _definitions_live_as_long_as_their_sagas,
+    _kafka_has_each_event_once_and_each_sagas_in_order,
+    _the_mirror_is_never_ahead_nor_a_purge,
     _nothing_breaks_inside,
 )

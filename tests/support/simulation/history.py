@@ -5,8 +5,10 @@ from enum import Enum
 from hashlib import sha256
 from uuid import UUID
 
+from sagad.v1.saga_pb2 import SagaEvent
 from sagad_server.domain.definition import Definition
 from sagad_server.domain.states import Direction, SagaState
+from sagad_server.storage.journal import Cursor
 from sagad_server.storage.memory_database import MemoryDatabase, MemorySaga
 from sagad_server.storage.store import Key
 
@@ -21,6 +23,8 @@ class Applied:
     """0: a take-over alone, which is no transition."""
     epoch: int
     instance: UUID
+    place: Cursor | None
+    """Of a transition, in the journal."""
 
 
 @dataclass(slots=True, frozen=True)
@@ -101,8 +105,8 @@ class WatchedAll:
 
     definition_id: str
     token: str = ""
-    begin: int | None = None
-    """How many events the journal had held; None before that is known."""
+    begin: Cursor | None = None
+    """Where it was; None before that is known."""
     seen: list[tuple[Key, int]] = field(default_factory=list)
     """(key, revision)"""
     purged: bool = False
@@ -143,6 +147,10 @@ class History:
     incidents: list[str] = field(default_factory=list)
     contradictions: list[str] = field(default_factory=list)
     """Honest answers that sagad refused as untrue."""
+    mirrored: list[tuple[int, SagaEvent]] | None = None
+    """What Kafka has in the end, with the partitions; None: this world has no mirror."""
+    mirror_faults: list[str] = field(default_factory=list)
+    """What was wrong with the mirror at some moment."""
     left_over: list[str] = field(default_factory=list)
     """What nodes still held when all was quiet."""
     trace: list[tuple[object, ...]] = field(default_factory=list)

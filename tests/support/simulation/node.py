@@ -25,6 +25,7 @@ from sagad_server.storage.store import DataRejected, Key
 from support.definitions import PARTICIPANTS
 from support.simulation.chance import ChanceRandom
 from support.simulation.clock import NodeClock
+from support.simulation.mirror import NodeMirror
 from support.simulation.store import SimulatedStore
 from support.simulation.transport import SimulatedTransport
 
@@ -64,6 +65,7 @@ class SimulatedNode:
         self.replaced = False
         """Another one of its name is to come, or there."""
         self.ready = False
+        self.mirror: NodeMirror | None = None
         self._inbox: list[tuple[Callable[..., object], tuple[Any, ...]]] = []
         self._tasks: dict[int, asyncio.Task[Any]] = {}
         self._count = 0
@@ -100,6 +102,8 @@ class SimulatedNode:
         self.spawn(self.recovery.run())
         self.spawn(self.membership.run(self.recovery))
         self.spawn(self._refresh(definitions))
+        if self._world.topic is not None:
+            self.mirror = NodeMirror(self._world, self, self._world.topic)
         self.ready = True
         self._world.note("up", self.name)
 
@@ -154,6 +158,8 @@ class SimulatedNode:
                 task.cancel()
         for task in list(self._tasks.values()):
             task.cancel()
+        if self.mirror is not None:
+            self.mirror.kill()
         clients, self._clients = self._clients, {}
         for answer in clients.values():
             if not answer.done():
@@ -162,6 +168,8 @@ class SimulatedNode:
     async def drain(self) -> bool:
         """Finishes the calls under way and gives everything back. False: it died before."""
         self.draining = self.engine.draining = True
+        if self.mirror is not None:
+            self.spawn(self.mirror.stop())
         await self.transport.drain()
         for _ in range(40):
             if self.dead or not (self.engine.calls.in_flight or not self.engine.writer.idle):

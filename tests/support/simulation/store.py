@@ -135,15 +135,19 @@ class SimulatedStore(MemoryStore):
         sky = self._world.sky
         early = sky.chance.choice([Retryable, CommitUnknown]) if not sky.calm else Retryable
         late = self._world.sky.strikes("commit_late")
+        xid = self._world.topic.open_commit() if self._world.topic is not None else 0
         return await self._call(  # type: ignore[no-any-return]
-            partial(self._commit_now, super().commit, batch), "commit", early, CommitUnknown, late=late
+            partial(self._commit_now, super().commit, batch, xid), "commit", early, CommitUnknown, late=late
         )
 
-    async def _commit_now(self, real: Callable[[Batch], Coroutine[Any, Any, Committed]], batch: Batch) -> Committed:
+    async def _commit_now(
+        self, real: Callable[[Batch], Coroutine[Any, Any, Committed]], batch: Batch, xid: int
+    ) -> Committed:
         for write in batch.writes:
             if UNSTORABLE.encode() in write.payload:
                 raise DataRejected(UNSTORABLE)
-        committed = await real(batch)
+        with self.database.journal.within(xid):
+            committed = await real(batch)
         for write in batch.writes:
             if write.key in committed.keys:
                 if write.new is not None:

@@ -97,7 +97,7 @@ class Watchers:
             cursor = read_resume_token(watched.token)
             assert cursor is not None
             if watched.begin is None:
-                watched.begin = cursor.position
+                watched.begin = cursor
             watched.seen += [((one.event.namespace, one.event.saga_id), one.event.revision) for one in message.events]
             await self._read_slowly(node)
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+from contextlib import nullcontext
 from datetime import UTC, datetime, timedelta
 from random import Random
 from unittest.mock import patch
@@ -19,6 +20,7 @@ from support.simulation.checkers import check
 from support.simulation.disturbances import disturb
 from support.simulation.history import Applied, Dispatch, History, Purged
 from support.simulation.loop import VirtualLoop
+from support.simulation.mirror import ONE_SEED_IN, MirroredTopic
 from support.simulation.node import LEASE_S, SimulatedNode
 from support.simulation.participants import Participants
 from support.simulation.recipes import definitions_of
@@ -50,6 +52,7 @@ class SimulatedWorld:
         for message in definitions_of(self.chance):
             self.database.definitions["default", message.definition_id, message.version] = stored(message)
         self.history = History(self.database, LEASE_S / (1 - _DRIFT) + 0.001)
+        self.topic = MirroredTopic(self, seed + 2) if seed % ONE_SEED_IN == ONE_SEED_IN - 1 else None
         self.participants = Participants(self.sky, self.chance, self.history, self.loop.time)
         self.workload = Workload(self, sagas)
         self.nodes: dict[str, SimulatedNode] = {}
@@ -71,6 +74,7 @@ class SimulatedWorld:
                 with (
                     patch.object(recovery, "_MINIMUM", _WORTH_MOVING),
                     patch.object(session, "MAX_FRAME_BYTES", MAX_FRAME_BYTES),
+                    self.topic.logs() if self.topic is not None else nullcontext(),
                 ):
                     loop.run_until_complete(self._main)
             except asyncio.CancelledError:
@@ -100,18 +104,25 @@ class SimulatedWorld:
             self.start(f"n{number + 1}", 1 + self.chance.uniform(-_DRIFT, _DRIFT))
             await asyncio.sleep(self.chance.random() * 0.1)
         self.workload.begin(_SAFETY_S)
-        disturbing = self.loop.create_task(disturb(self))
+        disturbing = [self.loop.create_task(disturb(self))]
+        if self.topic is not None:
+            disturbing.append(self.loop.create_task(self.topic.disturb()))
         await asyncio.sleep(_SAFETY_S)
-        disturbing.cancel()
+        for task in disturbing:
+            task.cancel()
         self._clear_up()
         await self._rest()
         self.workload.stop()
+        if self.topic is not None:
+            self.history.mirrored = self.topic.committed()
         self._look_for_left_overs()
 
     def _clear_up(self) -> None:
         self.note("calm")
         self.sky.calm = True
         self.database_away = False
+        if self.topic is not None:
+            self.topic.clear_up()
         for node in list(self.nodes.values()):
             node.partitioned = False
             node.thaw()
@@ -128,6 +139,8 @@ class SimulatedWorld:
 
     def _is_quiet(self) -> bool:
         if self.travels or self.participants.works or self.workload.busy:
+            return False
+        if self.topic is not None and not self.topic.has_all():
             return False
         moving = [key for key, saga in self.database.sagas.items() if saga.row.state in MOVING]
         return all(self.history.waits_for_parked(key) for key in moving)
@@ -183,10 +196,13 @@ class SimulatedWorld:
     def applied(self, node: SimulatedNode, key: Key, revision: int, epoch: int, instance: UUID | None) -> None:
         assert instance is not None
         self.note("applied", node.name, key[1], f"revision {revision}", f"epoch {epoch}")
-        self.history.applied.append(Applied(self.loop.time(), key, revision, epoch, instance))
+        place = self.database.journal.last(key) if revision else None
+        self.history.applied.append(Applied(self.loop.time(), key, revision, epoch, instance, place))
 
     def purged(self, saga: MemorySaga) -> None:
         self.note("purged", saga.row.saga_id)
+        if self.topic is not None:
+            self.topic.purged(saga)
         self.history.purged[saga.row.key] = Purged(saga, len(self.history.applied))
 
     def dispatched(self, node: SimulatedNode, call: Call) -> None:
