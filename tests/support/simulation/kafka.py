@@ -65,6 +65,7 @@ class Broker:
         self.marks_after_s: Callable[[], float] = lambda: 0.0
         self.loses_end: Callable[[], bool] = lambda: False
         self.on_append: Callable[[str, Sequence[Message]], None] = lambda topic, messages: None
+        self.on_init: Callable[[str], None] = lambda transactional_id: None
         self._call_later = call_later
         self._coordinators: dict[str, _Coordinator] = defaultdict(_Coordinator)
 
@@ -80,6 +81,7 @@ class Broker:
                 raise ConcurrentTransactions("the transaction before is being ended")
         own.epoch += 1
         own.sequence, own.last_end = 0, None
+        self.on_init(transactional_id)
         return own.epoch
 
     def append(

@@ -42,6 +42,7 @@ _MOST = {
     "open_commit": 0.3,
 }
 _FAST_S = 0.002
+_PEACE_S = 3.0
 _LONGEST_COMMIT_S = 1.5
 _TABLES = (
     "enter",
@@ -81,6 +82,9 @@ class MirroredTopic:
         self.broker.marks_after_s = lambda: chance.random() if self.strikes("late_marks") else 0.0
         self.broker.loses_end = self._loses_end
         self.broker.on_append = self._on_append
+        self.broker.on_init = self._on_init
+        self._opened_s = 0.0
+        """When a lane was opened the last time."""
 
     def strikes(self, fault: str) -> bool:
         return not self._world.sky.calm and self._chance.random() < self._shares[fault]
@@ -173,8 +177,18 @@ class MirroredTopic:
             if place.xid >= self._world.database.journal.xmin:
                 self._world.history.mirror_faults.append(f"{place} went to Kafka, and what is before it was not final")
 
-    def has_all(self) -> bool:
-        """Whether as much is there as the journal has had."""
+    def _on_init(self, transactional_id: str) -> None:
+        self._world.note("opened", transactional_id)
+        self._opened_s = self._world.loop.time()
+
+    def rests(self) -> bool:
+        """Whether each lane has found somebody who relays it, and as much is there as the journal has had."""
+        return not self._is_fought_for() and self._has_all()
+
+    def _is_fought_for(self) -> bool:
+        return self._world.loop.time() - self._opened_s < _PEACE_S
+
+    def _has_all(self) -> bool:
         states = [record.state for number in range(LANES) for record in self.broker.logs[TOPIC, number]]
         relayed = len(states) - states.count(State.ABORTED)
         return relayed >= sum(one.revision > 0 for one in self._world.history.applied)
@@ -192,7 +206,13 @@ class MirroredTopic:
         if missing:
             self._world.history.mirror_faults.append(f"{key.decode()} is purged, and {missing} are not in Kafka")
 
-    def committed(self) -> list[tuple[int, SagaEvent]]:
+    def look(self) -> None:
+        """In the end."""
+        if self._is_fought_for():
+            self._world.history.mirror_faults.append("nodes still take lanes from each other")
+        self._world.history.mirrored = self._committed()
+
+    def _committed(self) -> list[tuple[int, SagaEvent]]:
         """What a reader of committed records sees, with the partitions."""
         self.broker.end_lost()
         messages: list[Message] = []

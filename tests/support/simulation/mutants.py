@@ -258,6 +258,49 @@ _TABLE = [
         "lease ignored in the queue", 25, "a call that has waited goes out whoever drives its saga now",
         "transport.dispatcher:Dispatcher.take", "if call.may_start(call):", "if True:",
     ),
+    Mutant(
+        "place in its own transaction", 9, "a lane's place goes to Kafka apart from the events before it",
+        "mirror.session:Session.write", "sent += await",
+        "await asyncio.gather(*sent); await self._producer.commit_transaction()\n"
+        "        await self._producer.begin_transaction()\n        sent = await",
+    ),
+    Mutant(
+        "place read before fencing", 174, "a lane's place is read while its predecessor may still move it",
+        "mirror.session:Session.open",
+        "await self._producer.start()\n        value = await self._last_value()",
+        "value = await self._last_value()\n        await self._producer.start()",
+    ),
+    Mutant(
+        "mirrored above xmin", 14, "the mirror reads what transactions that are open may still precede",
+        "storage.memory_journal:MemoryJournal.lane", "self._readable(self._lanes[lane])", "self._lanes[lane]",
+    ),
+    Mutant(
+        "failed producer used again", 9, "a transaction that failed is followed by another one of the same producer",
+        "mirror.lane:LaneRelay._relay", "await self._write(session, page, Cursor(self.lane.start_id, mark))",
+        "await asyncio.gather(self._write(session, page, Cursor(self.lane.start_id, mark)), return_exceptions=True)",
+    ),
+    Mutant(
+        "owner of a lane ignored", 4, "each node relays all lanes",
+        "mirror.mirror:Mirror._turn", "self._run_only(mine[:fair])", "self._run_only(rows)",
+    ),
+    Mutant(
+        "lost end relayed again", 9, "what waits for the end of the next transaction is written once more in it",
+        "mirror.session:Session._last_value",
+        "return await written.last_value()", "return await committed.last_value()",
+    ),
+    Mutant(
+        "relayed before Kafka has it", 9, "a lane's place is noted in the database before its transaction has ended",
+        "mirror.lane:LaneRelay._write", "await session.write(messages, cursor)",
+        "self.relayed = cursor.mark.place; await session.write(messages, cursor)",
+    ),
+    Mutant(
+        "purge ahead of the mirror", 4, "purge takes what is not in Kafka yet",
+        "storage.memory:MemoryStore.purge", "and database.may_purge(row.key)", "",
+    ),
+    Mutant(
+        "event at the place purged", 4, "purge takes the event that shows where the mirror is in the journal",
+        "storage.memory_mirror:MemoryMirror.is_ahead_of", "last < lane.place", "last <= lane.place",
+    ),
 ]  # fmt: skip
 
 MUTANTS = {mutant.name: mutant for mutant in _TABLE}

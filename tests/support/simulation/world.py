@@ -114,7 +114,7 @@ class SimulatedWorld:
         await self._rest()
         self.workload.stop()
         if self.topic is not None:
-            self.history.mirrored = self.topic.committed()
+            self.topic.look()
         self._look_for_left_overs()
 
     def _clear_up(self) -> None:
@@ -140,7 +140,7 @@ class SimulatedWorld:
     def _is_quiet(self) -> bool:
         if self.travels or self.participants.works or self.workload.busy:
             return False
-        if self.topic is not None and not self.topic.has_all():
+        if self.topic is not None and not self.topic.rests():
             return False
         moving = [key for key, saga in self.database.sagas.items() if saga.row.state in MOVING]
         return all(self.history.waits_for_parked(key) for key in moving)
