@@ -1,6 +1,7 @@
 """A Kafka broker that keeps transactions as the real one does, and a client of it as the mirror uses one.
 
-Time and the way between them are given from outside. tests/contract/mirror holds it to what the real one does.
+Time and the way between them are given from outside. tests/integration/mirror/test_sessions.py holds it to what the
+real one does.
 """
 
 import asyncio
