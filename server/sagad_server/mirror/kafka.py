@@ -1,7 +1,7 @@
 """What the mirror needs of Kafka, and how aiokafka does it: all that is peculiar to that library's clients is here."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, Literal, Protocol
 
@@ -18,6 +18,8 @@ _BATCH_BYTES = 512 * 1024
 _LAST_RECORDS = 64
 
 Isolation = Literal["read_committed", "read_uncommitted"]
+Part = tuple[str, Sequence[Message]]
+"""A topic, and what goes there."""
 
 
 class Producer(Protocol):
@@ -30,8 +32,9 @@ class Producer(Protocol):
     async def begin_transaction(self) -> None:
         """Of what is sent from now on."""
 
-    async def send(self, topic: str, messages: Sequence[Message]) -> list["asyncio.Future[Any]"]:
-        """Hands them over. Kafka has them when all of these are done; a commit does not tell that one has failed."""
+    async def send(self, parts: Sequence[Part]) -> list["asyncio.Future[Any]"]:
+        """Hands over all of a transaction. Kafka has it when all of these are done; a commit does not tell that one has
+        failed. All partitions are in the transaction before one has a record: what ends it ends it in each of them."""
 
     async def commit_transaction(self) -> None:
         """An error leaves it open whether it was."""
@@ -119,20 +122,28 @@ class _Producer:
     async def begin_transaction(self) -> None:
         await self._producer.begin_transaction()
 
-    async def send(self, topic: str, messages: Sequence[Message]) -> list["asyncio.Future[Any]"]:
-        sent: list[asyncio.Future[Any]] = []
-        batches: dict[int, Any] = {}
+    async def send(self, parts: Sequence[Part]) -> list["asyncio.Future[Any]"]:
+        batches: list[tuple[int, str, int, Any]] = []
+        for topic, messages in parts:
+            await self._producer.partitions_for(topic)
+            batches += self._batches(topic, messages)
+        # The first of each partition before the second of any: nothing has to be waited for until all of them are
+        # queued, and the library has the partitions of all that is queued added by one request.
+        batches.sort(key=lambda batch: batch[0])
+        return [await self._send_batch(batch, topic, partition) for _, topic, partition, batch in batches]
+
+    def _batches(self, topic: str, messages: Sequence[Message]) -> Iterator[tuple[int, str, int, Any]]:
+        """Each with its number in its partition."""
+        open_: dict[int, tuple[int, str, int, Any]] = {}
         for message in messages:
-            batch = batches.get(message.partition)
-            if batch is None or not _append(batch, message):
-                if batch is not None:
-                    sent.append(await self._send_batch(batch, topic, message.partition))
-                batch = batches[message.partition] = self._producer.create_batch()
+            last = open_.get(message.partition)
+            if last is None or not _append(last[3], message):
+                number = 0 if last is None else last[0] + 1
+                batch = self._producer.create_batch()
                 appended = _append(batch, message)
                 assert appended, "an empty batch takes any message"
-        for partition, batch in batches.items():
-            sent.append(await self._send_batch(batch, topic, partition))
-        return sent
+                open_[message.partition] = number, topic, message.partition, batch
+                yield open_[message.partition]
 
     async def _send_batch(self, batch: Any, topic: str, partition: int) -> "asyncio.Future[Any]":
         future: asyncio.Future[Any] = await self._producer.send_batch(batch, topic, partition=partition)

@@ -137,12 +137,13 @@ class LaneRelay:
         self._traceparents.learn_all(page.events, others)
 
     async def _stand_still(self, error: Diverged) -> None:
-        """Sagas go on; the lane does when an operator has said from where."""
-        self._count("diverged")
-        log.error("MIRROR_DIVERGED", topic=self.lane.topic, lane=self.lane.lane, error=str(error))
+        """Sagas go on; the lane does when an operator has said from where. Not if another process has it by now: then
+        this one may only be far behind."""
+        self._count("diverged", error)
         while True:
             try:
-                await self._tables.stop(self.lane, str(error))
+                if await self._tables.stop(self.lane, str(error)):
+                    log.error("MIRROR_DIVERGED", topic=self.lane.topic, lane=self.lane.lane, error=str(error))
             except Exception as away:  # noqa: BLE001 - it must be said, and the next look would only start it again
                 self._count(type(away).__name__, away)
                 await self._clock.sleep(self._pause_s())

@@ -96,6 +96,7 @@ class Reader:
                 continue
             if page.events or not page.known:
                 found = True
+                del self._waits[lane]
                 wait.page.set_result(page)
             else:
                 wait.due_s = now_s + self._pause_s

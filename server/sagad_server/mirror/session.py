@@ -44,12 +44,11 @@ class Session:
     async def write(self, messages: Sequence[Message], cursor: Cursor) -> None:
         """Events and place, both or neither. A failure leaves it open whether they were."""
         self._failed = True
+        topic = self._settings.topic
         place = Message(self._lane, b"%d" % self._lane, cursor.encode(), [], None)
         async with asyncio.timeout(_WRITE_S):
             await self._producer.begin_transaction()
-            sent = await self._producer.send(self._settings.topic, messages)
-            sent += await self._producer.send(cursor_topic(self._settings.topic), [place])
-            await asyncio.gather(*sent)
+            await asyncio.gather(*await self._producer.send([(topic, messages), (cursor_topic(topic), [place])]))
             await self._producer.commit_transaction()
         self._failed = False
 

@@ -85,10 +85,12 @@ class MemoryMirror:
             if lane.start_id == start_id and (not lane.begun or place > lane.place):
                 lane.begun, lane.place = True, place
 
-    async def stop(self, lane: Lane, fault: str) -> None:
+    async def stop(self, lane: Lane, fault: str) -> bool:
         row = self._lanes[lane.topic, lane.lane]
-        if row.start_id == lane.start_id:
-            row.fault = fault
+        if (row.start_id, row.owner) != (lane.start_id, lane.owner):
+            return False
+        row.fault = fault
+        return True
 
     async def lag(self, topic: str = "") -> list[LaneLag]:
         return [self._lag(lane) for lane in self._of(topic)]

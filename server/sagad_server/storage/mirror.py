@@ -159,8 +159,8 @@ class MirrorStore(Protocol):
         """Notes that Kafka has these lanes up to these places, each of the start with this start_id. Never backwards,
         and never of a start that is over. A purge stays before them."""
 
-    async def stop(self, lane: Lane, fault: str) -> None:
-        """Notes why a lane stands still."""
+    async def stop(self, lane: Lane, fault: str) -> bool:
+        """Notes why a lane stands still. False: it has another owner than there, or another start."""
 
     async def lag(self, topic: str = "") -> list[LaneLag]:
         """The lanes of a topic, or of all, by topic and lane."""

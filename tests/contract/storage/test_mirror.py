@@ -1,5 +1,6 @@
 """MirrorStore: who relays which lane, how far it is, and the journal by lanes."""
 
+from dataclasses import replace
 from datetime import timedelta
 from uuid import UUID, uuid4
 
@@ -82,7 +83,9 @@ async def test_a_process_of_the_same_name_replaces_the_one_before_or_stands_besi
     assert not await tables.renew(one)
 
 
-async def test_what_is_relayed_never_goes_backwards_and_belongs_to_a_start(tables: MirrorStore) -> None:
+async def test_what_is_noted_of_a_lane_never_goes_backwards_and_belongs_to_its_start_and_owner(
+    tables: MirrorStore,
+) -> None:
     await enter(tables, "one")
     lane = (await tables.lanes(TOPIC))[3]
     assert (lane.begun, lane.place) == (False, BEGINNING)
@@ -92,7 +95,9 @@ async def test_what_is_relayed_never_goes_backwards_and_belongs_to_a_start(table
     lane = (await tables.lanes(TOPIC))[3]
     assert (lane.begun, lane.place) == (True, Place(7, 3))
 
-    await tables.stop(lane, "diverged")
+    assert await tables.stop(lane, "diverged")
+    assert not await tables.stop(replace(lane, lane=4, owner=uuid4()), "by one that does not own it")
+    assert not await tables.stop(replace(lane, lane=5, start_id=uuid4()), "of a start that is over")
     assert [row.lane for row in await tables.lanes(TOPIC) if row.fault] == [3]
 
 

@@ -15,7 +15,7 @@ from sagad_server.mirror.cursor import Cursor
 from sagad_server.mirror.kafka import AioKafka, Kafka
 from sagad_server.mirror.messages import Message
 from sagad_server.mirror.session import Session
-from sagad_server.mirror.settings import MirrorSettings
+from sagad_server.mirror.settings import MirrorSettings, cursor_topic
 from sagad_server.storage.mirror import LANES, Mark, Place
 from sagad_server.system import SystemClock
 
@@ -100,7 +100,7 @@ async def test_a_successor_ends_what_is_open_and_fences_its_predecessor(cluster:
     await first.write(messages(b"1"), place)
     producer = first._producer
     await producer.begin_transaction()
-    await asyncio.gather(*await producer.send(cluster.settings.topic, messages(b"lost")))
+    await asyncio.gather(*await producer.send([(cluster.settings.topic, messages(b"lost"))]))
     assert await second.open() == place
     with pytest.raises(ProducerFenced):
         await producer.commit_transaction()
@@ -134,7 +134,7 @@ async def test_readers_of_committed_places_are_held_before_what_is_open(cluster:
     producer = first._producer
     await producer.begin_transaction()
     open_place = Message(LANE, b"3", cursor(2).encode(), [], None)
-    await asyncio.gather(*await producer.send(f"{cluster.settings.topic}-cursors", [open_place]))
+    await asyncio.gather(*await producer.send([(cursor_topic(cluster.settings.topic), [open_place])]))
     until_open, until_end = await cluster.end_offsets()
     assert until_open < until_end
     assert await second.open() == place

@@ -14,7 +14,7 @@ from typing import Any
 
 from aiokafka.errors import ConcurrentTransactions, IllegalOperation, InvalidTxnState, ProducerFenced
 
-from sagad_server.mirror.kafka import TRANSACTION_TIMEOUT_MS, Isolation
+from sagad_server.mirror.kafka import TRANSACTION_TIMEOUT_MS, Isolation, Part
 from sagad_server.mirror.messages import Message
 from sagad_server.mirror.settings import cursor_topic
 
@@ -86,8 +86,15 @@ class Broker:
         return own.epoch
 
     def append(
-        self, transactional_id: str, epoch: int, sequence: int, partition: Partition, messages: Sequence[Message]
+        self,
+        transactional_id: str,
+        epoch: int,
+        sequence: int,
+        partitions: Sequence[Partition],
+        partition: Partition,
+        messages: Sequence[Message],
     ) -> None:
+        """`partitions`: all that belong to the transaction as far as it is sent."""
         own = self._settled(transactional_id, epoch)
         if sequence <= own.sequence:
             return
@@ -96,7 +103,7 @@ class Broker:
             own.is_open = True
             own.transaction += 1
             self._call_later(TRANSACTION_TIMEOUT_MS / 1000, self._expire, transactional_id, own.transaction)
-        own.partitions[partition] = None
+        own.partitions |= dict.fromkeys(partitions)
         self.logs[partition] += [Record(transactional_id, message) for message in messages]
         self.on_append(partition[0], messages)
 
@@ -212,14 +219,17 @@ class SimulatedProducer:
             raise IllegalOperation("a transaction is under way")
         self._in_transaction = True
 
-    async def send(self, topic: str, messages: Sequence[Message]) -> list["asyncio.Future[Any]"]:
-        batches: dict[int, list[Message]] = {}
-        for message in messages:
-            batches.setdefault(message.partition, []).append(message)
-        sent: list[asyncio.Future[Any]] = [self._append((topic, number), batch) for number, batch in batches.items()]
+    async def send(self, parts: Sequence[Part]) -> list["asyncio.Future[Any]"]:
+        batches: dict[Partition, list[Message]] = {}
+        for topic, messages in parts:
+            for message in messages:
+                batches.setdefault((topic, message.partition), []).append(message)
+        sent: list[asyncio.Future[Any]] = [self._append(list(batches), *batch) for batch in batches.items()]
         return sent
 
-    def _append(self, partition: Partition, messages: list[Message]) -> "asyncio.Task[Any]":
+    def _append(
+        self, partitions: list[Partition], partition: Partition, messages: list[Message]
+    ) -> "asyncio.Task[Any]":
         """One after the other: none overtakes another on its way."""
         self._sequence += 1
         before = self._sent[-1] if self._sent else None
@@ -228,7 +238,7 @@ class SimulatedProducer:
         async def append() -> None:
             if before is not None:
                 await before
-            await self._way(lambda: self._broker.append(self._id, epoch, sequence, partition, messages))
+            await self._way(lambda: self._broker.append(self._id, epoch, sequence, partitions, partition, messages))
 
         task = asyncio.get_running_loop().create_task(append())
         task.add_done_callback(lambda task: task.cancelled() or task.exception())

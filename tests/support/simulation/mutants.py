@@ -260,9 +260,12 @@ _TABLE = [
     ),
     Mutant(
         "place in its own transaction", 9, "a lane's place goes to Kafka apart from the events before it",
-        "mirror.session:Session.write", "sent += await",
-        "await asyncio.gather(*sent); await self._producer.commit_transaction()\n"
-        "        await self._producer.begin_transaction()\n        sent = await",
+        "mirror.session:Session.write",
+        "await asyncio.gather(*await self._producer.send([(topic, messages), (cursor_topic(topic), [place])]))",
+        "await asyncio.gather(*await self._producer.send([(topic, messages)]))\n"
+        "        await self._producer.commit_transaction()\n"
+        "        await self._producer.begin_transaction()\n"
+        "        await asyncio.gather(*await self._producer.send([(cursor_topic(topic), [place])]))",
     ),
     Mutant(
         "place read before fencing", 174, "a lane's place is read while its predecessor may still move it",
@@ -287,6 +290,17 @@ _TABLE = [
         "lost end relayed again", 9, "what waits for the end of the next transaction is written once more in it",
         "mirror.session:Session._last_value",
         "return await written.last_value()", "return await committed.last_value()",
+    ),
+    Mutant(
+        "place sent after the events", 8859, "a transaction may end before the lane's place belongs to it",
+        "mirror.session:Session.write",
+        "await asyncio.gather(*await self._producer.send([(topic, messages), (cursor_topic(topic), [place])]))",
+        "await asyncio.gather(*await self._producer.send([(topic, messages)]))\n"
+        "        await asyncio.gather(*await self._producer.send([(cursor_topic(topic), [place])]))",
+    ),
+    Mutant(
+        "lane of another stopped", 5509, "who has lost a lane stops it when the journal has gone on",
+        "storage.memory_mirror:MemoryMirror.stop", "(lane.start_id, lane.owner)", "(lane.start_id, row.owner)",
     ),
     Mutant(
         "relayed before Kafka has it", 9, "a lane's place is noted in the database before its transaction has ended",

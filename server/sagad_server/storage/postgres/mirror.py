@@ -87,9 +87,10 @@ class MirrorTables:
         xids, positions = [place.xid for place in at], [place.position for place in at]
         await self._pool.fetchval(SQL["relayed"], topic, lanes, starts, xids, positions)
 
-    async def stop(self, lane: Lane, fault: str) -> None:
-        """Notes why a lane stands still."""
-        await self._pool.fetchval(SQL["stop"], lane.topic, lane.lane, lane.start_id, fault)
+    async def stop(self, lane: Lane, fault: str) -> bool:
+        """Notes why a lane stands still. False: it has another owner than there, or another start."""
+        stopped = await self._pool.fetchval(SQL["stop"], lane.topic, lane.lane, lane.start_id, fault, lane.owner)
+        return stopped is not None
 
     async def resume(self, topic: str, lanes: Sequence[int], start: Start) -> list[int]:
         """Lets lanes go on from there. Returns those that exist."""

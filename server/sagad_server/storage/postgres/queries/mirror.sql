@@ -54,7 +54,10 @@ WHERE l.topic = $1 AND l.lane = n.lane AND l.start_id = n.start_id
     AND (NOT l.begun OR (n.xid, n.position) > (l.xid, l.position))
 
 -- name: stop
-UPDATE sagad.mirror_lane SET fault = $4 WHERE topic = $1 AND lane = $2 AND start_id = $3
+-- Only by its owner: to others the journal may look wrong because a purge has passed the place that they stopped at.
+UPDATE sagad.mirror_lane SET fault = $4
+WHERE topic = $1 AND lane = $2 AND start_id = $3 AND owner IS NOT DISTINCT FROM $5
+RETURNING 1
 
 -- name: resume
 -- 1 goes on behind what Kafka has, 2 from the beginning, 3 behind what is there now.
