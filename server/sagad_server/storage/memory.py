@@ -249,12 +249,9 @@ class MemoryStore:
         ended = [
             (row.end_time, row.key)
             for row in database.selected(namespace, selection)
-            if row.state in ENDED
-            and row.end_time is not None
-            and row.end_time <= now - ended_before
-            and database.may_purge(row.key)
+            if row.state in ENDED and row.end_time is not None and row.end_time <= now - ended_before
         ]
-        doomed = [key for _, key in sorted(ended)[:limit]]
+        doomed = [key for _, key in sorted(ended) if database.may_purge(key)][:limit]
         if not dry_run:
             database.journal.purge(frozenset(doomed))
             for key in doomed:
