@@ -142,3 +142,12 @@ async def test_readers_of_committed_places_are_held_before_what_is_open(cluster:
     assert until_open == until_end
     await producer.stop(failed=True)
     await second.close()
+
+
+async def test_a_transaction_of_many_batches_keeps_its_order(cluster: Cluster) -> None:
+    session = cluster.session()
+    await session.open()
+    values = [b"%d" % number * 200 for number in range(2_000)]  # about 1.5 MB, and 512 KiB go into a batch
+    await session.write(messages(*values), cursor(1))
+    await cluster.sees(values)
+    await session.close()
