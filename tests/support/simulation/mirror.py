@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from random import Random
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
@@ -76,6 +77,8 @@ class MirroredTopic:
         self._shares = {name: most * chance.choice([0.0, 0.3, 1.0]) for name, most in _MOST.items()}
         self._every_s = chance.choice([2.0, 5.0, 100.0])
         self._away = False
+        self._end_lost = False
+        """Of the request that the broker has before it."""
         self._cut_off: dict[str, None] = {}
         """Names of nodes."""
         self.broker = Broker(world.loop.call_later)
@@ -267,12 +270,7 @@ class NodeMirror:
             relay._task.cancel()
 
 
-class _Tables:
-    """The database's, over the way that the node has to it."""
-
-
 def _tables(world: "SimulatedWorld", node: "SimulatedNode") -> Any:
-    tables = _Tables()
-    for name in _TABLES:
-        setattr(tables, name, partial(node.store._read, getattr(world.database.mirror, name)))
-    return tables
+    """The database's, over the way that the node has to it."""
+    real = world.database.mirror
+    return SimpleNamespace(**{name: partial(node.store._read, getattr(real, name)) for name in _TABLES})
