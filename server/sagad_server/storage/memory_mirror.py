@@ -159,4 +159,5 @@ def _event(entry: Entry, payload: bytes) -> MirrorEvent:
         saga.definition_id,
         saga.version,
         entry.relay_partition,
+        dict(saga.labels) if entry.event.revision == 1 else {},
     )

@@ -99,7 +99,7 @@ _TABLE = [
         "[self._owner.written(write, self._store.database.now(), {}) for write in writes]; writes = []",
     ),
     Mutant(
-        "stranded not sought", 1, "a claim whose answer was lost is never taken in",
+        "stranded not sought", 11, "a claim whose answer was lost is never taken in",
         "engine.recovery:Recovery._find_stranded", "sorted(missing & self._missing)", "()",
     ),
     Mutant(
@@ -120,7 +120,7 @@ _TABLE = [
         "engine.calls:Calls.make", "if self._holds_lease():", "if True:",
     ),
     Mutant(
-        "sagas kept after death", 25, "a node that finds itself dead keeps its sagas",
+        "sagas kept after death", 42, "a node that finds itself dead keeps its sagas",
         "engine.engine:Engine.drop_all", "list(self.sagas.values())", "()",
     ),
     Mutant(
@@ -129,15 +129,15 @@ _TABLE = [
         "await self._store.renew()\n    if False:",
     ),
     Mutant(
-        "lease counted from the answer", 20, "a lease begins when the renewal is answered, not when it was sent",
+        "lease counted from the answer", 1, "a lease begins when the renewal is answered, not when it was sent",
         "engine.membership:Membership._renew", "began_s + self._lease_s", "self._clock.monotonic() + self._lease_s",
     ),
     Mutant(
-        "no patience", 8, "a node is declared dead before its lease is over",
+        "no patience", 1, "a node is declared dead before its lease is over",
         "engine.membership:Membership._observe", "self._lease_s * _PATIENCE", "self._lease_s * 0.4",
     ),
     Mutant(
-        "waiting caller told too early", 0, "a start that waits for the end is answered when the saga falls asleep",
+        "waiting caller told too early", 1, "a start that waits for the end is answered when the saga falls asleep",
         "engine.commands:Commands.start", "if wait and isinstance(answer, Snapshot) and not answer.saga.at_rest:",
         "if False:",
     ),
@@ -151,11 +151,11 @@ _TABLE = [
         "domain.answers:_action_ended", "step.may_have_happened = True", "pass",
     ),
     Mutant(
-        "ambiguity cleared by a refusal", 3, "a later refusal says that no earlier attempt has happened",
+        "ambiguity cleared by a refusal", 0, "a later refusal says that no earlier attempt has happened",
         "domain.answers:_action_ended", "if outcome.never_executed:", "if not outcome.ambiguous:",
     ),
     Mutant(
-        "crash forgotten", 3, "a call that was in flight at a take-over counts as not made",
+        "crash forgotten", 0, "a call that was in flight at a take-over counts as not made",
         "domain.decide:call_again", "draft.change(index).step.may_have_happened = True", "pass",
     ),
     Mutant(
@@ -188,15 +188,15 @@ _TABLE = [
         "domain.saga:Saga.idempotency_key", "{self.steps[index].generation}", "{self.steps[index].attempt}",
     ),
     Mutant(
-        "new key by RetrySaga", 25, "RetrySaga gives a new key to what may have happened",
+        "new key by RetrySaga", 5, "RetrySaga gives a new key to what may have happened",
         "domain.operator:_retry_step", "if not step.may_have_happened and step.attempt:", "if step.attempt:",
     ),
     Mutant(
-        "parked step not reported", 0, "a parked saga does not say why",
+        "parked step not reported", 2, "a parked saga does not say why",
         "engine.records:parking_mask", "mask |= 1 << step.parking_reason", "pass",
     ),
     Mutant(
-        "tombstone written", 1, "a purged saga goes on",
+        "tombstone written", 85, "a purged saga goes on",
         "storage.memory_database:MemoryDatabase.write", "if row.purge_time is not None:", "if False:",
     ),
     Mutant(
@@ -206,7 +206,7 @@ _TABLE = [
         "if (row.end_time or row.update_time) <= now - ended_before",
     ),
     Mutant(
-        "half a batch lost", 0, "of a batch that the store rejects the second half is forgotten",
+        "half a batch lost", 2, "of a batch that the store rejects the second half is forgotten",
         "engine.writer:Writer._halve", "await self._settle(writes[middle:], list(sent))", "pass",
     ),
     Mutant(
@@ -215,7 +215,7 @@ _TABLE = [
         "self._owner.written(writes[0], self._store.database.now(), {})",
     ),
     Mutant(
-        "definition deleted in use", 0, "a definition is deleted while sagas name it",
+        "definition deleted in use", 1, "a definition is deleted while sagas name it",
         "storage.memory:MemoryStore.delete_definition", "raise in_use(definition_id, version)", "pass",
     ),
     Mutant(
@@ -228,17 +228,17 @@ _TABLE = [
         "engine.follower:Follower.publish", "self.since = self._rows[-1].cursor", "pass",
     ),
     Mutant(
-        "queued call counted with its stream", 27, "a call that waited for a frame is told of as lost with the stream",
+        "queued call counted with its stream", 85, "a call that waited for a frame is told of as lost with the stream",
         "transport.session:Session.close", "self._put_back()",
         "self._too_early and self._dispatcher.ended(self._too_early, failed, 0.0)",
     ),
     Mutant(
-        "handed over, and put back", 45, "what was handed over on a broken stream counts as queued",
+        "handed over, and put back", 27, "what was handed over on a broken stream counts as queued",
         "transport.session:Session.close", "self._end(call_id, failed, now_s)",
         "self._dispatcher.put_back(self._open.pop(call_id).call)",
     ),
     Mutant(
-        "calls lost with their stream", 2, "a broken stream ends none of its calls",
+        "calls lost with their stream", 13, "a broken stream ends none of its calls",
         "transport.session:Session.close", "self._end(call_id, failed, now_s)", "pass",
     ),
     Mutant(
@@ -246,16 +246,16 @@ _TABLE = [
         "transport.session:Session._end", "self._open.pop(call_id)", "self._open[call_id]",
     ),
     Mutant(
-        "no time over in a session", 12, "a call on a stream is awaited until it is answered",
+        "no time over in a session", 10, "a call on a stream is awaited until it is answered",
         "transport.session:Session._time_over", "self._end(call_id, over, now_s)", "pass",
     ),
     Mutant(
-        "lease forgotten between frames", 38, "a call that waited for a frame goes out whoever drives its saga now",
+        "lease forgotten between frames", 42, "a call that waited for a frame goes out whoever drives its saga now",
         "transport.session:Session._next", "self._put_back()",
         "call, self._too_early = self._too_early, None\n    if call is not None: return call",
     ),
     Mutant(
-        "lease ignored in the queue", 25, "a call that has waited goes out whoever drives its saga now",
+        "lease ignored in the queue", 4, "a call that has waited goes out whoever drives its saga now",
         "transport.dispatcher:Dispatcher.take", "if call.may_start(call):", "if True:",
     ),
     Mutant(
@@ -268,7 +268,7 @@ _TABLE = [
         "        await asyncio.gather(*await self._producer.send([(cursor_topic(topic), [place])]))",
     ),
     Mutant(
-        "place read before fencing", 29, "a lane's place is read while its predecessor may still move it",
+        "place read before fencing", 85, "a lane's place is read while its predecessor may still move it",
         "mirror.session:Session.open",
         "await self._producer.start()\n        value = await self._last_value()",
         "value = await self._last_value()\n        await self._producer.start()",
@@ -278,21 +278,21 @@ _TABLE = [
         "storage.memory_journal:MemoryJournal.lane", "self._readable(self._lanes[lane])", "self._lanes[lane]",
     ),
     Mutant(
-        "failed producer used again", 9, "a transaction that failed is followed by another one of the same producer",
+        "failed producer used again", 24, "a transaction that failed is followed by another one of the same producer",
         "mirror.lane:LaneRelay._relay", "await self._write(session, page, Cursor(self.lane.start_id, mark))",
         "await asyncio.gather(self._write(session, page, Cursor(self.lane.start_id, mark)), return_exceptions=True)",
     ),
     Mutant(
-        "owner of a lane ignored", 39, "each node relays all lanes",
+        "owner of a lane ignored", 84, "each node relays all lanes",
         "mirror.mirror:Mirror._turn", "self._run_only(mine[:fair])", "self._run_only(rows)",
     ),
     Mutant(
-        "lost end relayed again", 9, "what waits for the end of the next transaction is written once more in it",
+        "lost end relayed again", 19, "what waits for the end of the next transaction is written once more in it",
         "mirror.session:Session._last_value",
         "return await written.last_value()", "return await committed.last_value()",
     ),
     Mutant(
-        "place sent after the events", 224, "a transaction may end before the lane's place belongs to it",
+        "place sent after the events", 85, "a transaction may end before the lane's place belongs to it",
         "mirror.session:Session.write",
         "await asyncio.gather(*await self._producer.send([(topic, messages), (cursor_topic(topic), [place])]))",
         "await asyncio.gather(*await self._producer.send([(topic, messages)]))\n"
@@ -310,6 +310,38 @@ _TABLE = [
     Mutant(
         "event at the place purged", 4, "purge takes the event that shows where the mirror is in the journal",
         "storage.memory_mirror:MemoryMirror.is_ahead_of", "last < lane.place", "last <= lane.place",
+    ),
+    Mutant(
+        "locks kept", 0, "the end of a saga does not give its locks back",
+        "engine.writes:write_of", "gives_back=saga.ended and bool(saga.locks)", "gives_back=False",
+    ),
+    Mutant(
+        "called while it waits", 0, "a saga that waits for a lock goes on",
+        "domain.progress:advance", "if not draft.saga.waits_for_lock:", "if True:",
+    ),
+    Mutant(
+        "undone without its locks", 15, "a saga that has succeeded is undone without taking its locks again",
+        "domain.operator:compensate", "if saga.ended and saga.locks", "if False",
+    ),
+    Mutant(
+        "first lock is enough", 0, "a saga goes on with the first lock that it has waited for",
+        "domain.decide:_lock_granted", "if behind:", "if False:",
+    ),
+    Mutant(
+        "wait forgotten", 0, "a saga that waits is taken over, and nobody tells it of its lock",
+        "engine.engine:Engine.resume", "self.locks.follow(active)", "pass",
+    ),
+    Mutant(
+        "locks not looked for", 1, "what other nodes give back is never looked for",
+        "engine.locks:Locks._look_now", "self.ask(lock for lock in self._waiting if lock not in self._held)", "pass",
+    ),
+    Mutant(
+        "tokens lost", 0, "a saga that is taken over does not know what it holds",
+        "engine.records:decode_saga", "if name != saga.waits_for_lock", "if False",
+    ),
+    Mutant(
+        "held up for good", 3, "a start that finds its lock taken is dropped",
+        "engine.engine:Engine.held_up", "self._decide(active, Begin(queues=True), None)", "self._drop(active)",
     ),
 ]  # fmt: skip
 
