@@ -28,6 +28,7 @@ from sagad_server.engine.ends import Ends
 from sagad_server.engine.engine import RETRY_AFTER_MS, Engine
 from sagad_server.engine.loader import Loader, not_found, tombstone
 from sagad_server.engine.ports import Snapshot, Tombstone
+from sagad_server.engine.waits import calls_nobody
 from sagad_server.storage.store import Key, SagaRow
 
 
@@ -286,6 +287,8 @@ class Commands:
         if row.owner is not None and row.state not in ENDED and row.state != SagaState.PARKED:
             raise _between_nodes(key, row.owner)
         active = await self._loader.active(loaded, owned=False)
+        if not (active.saga.at_rest or calls_nobody(active.saga)):
+            raise _between_nodes(key)  # handed back as it moved on: who claims it calls again, and we would not
         return self._engine.sagas.get(key) or active
 
     def _check_serving(self) -> None:

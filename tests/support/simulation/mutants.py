@@ -343,6 +343,10 @@ _TABLE = [
         "held up for good", 3, "a start that finds its lock taken is dropped",
         "engine.engine:Engine.held_up", "self._decide(active, Begin(queues=True), None)", "self._drop(active)",
     ),
+    Mutant(
+        "handed back in flight", 85, "a call takes over a saga that was handed back with a call under way",
+        "engine.commands:Commands._load", "if not (active.saga.at_rest or calls_nobody(active.saga)):", "if False:",
+    ),
 ]  # fmt: skip
 
 MUTANTS = {mutant.name: mutant for mutant in _TABLE}
