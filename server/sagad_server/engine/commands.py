@@ -287,8 +287,7 @@ class Commands:
         if row.owner is not None and row.state not in ENDED and row.state != SagaState.PARKED:
             raise _between_nodes(key, row.owner)
         active = await self._loader.active(loaded, owned=False)
-        if not (active.saga.at_rest or calls_nobody(active.saga)):
-            raise _between_nodes(key)  # handed back as it moved on: who claims it calls again, and we would not
+        assert active.saga.at_rest or calls_nobody(active.saga), f"nobody owns {key}, and a call is under way"
         return self._engine.sagas.get(key) or active
 
     def _check_serving(self) -> None:

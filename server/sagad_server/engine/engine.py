@@ -4,7 +4,7 @@ Everything here is a callback of one event loop: there is no task and no future 
 most one transition on its way; inputs that come meanwhile wait behind it.
 """
 
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -129,13 +129,15 @@ class Engine:
         active = self._writing(write)
         if active is None:
             return
+        if not lock_tokens.keys() >= set(write.takes):  # written, and ended since by another node
+            self.give_up(active)
+            return
         decision, dones = active.decision, active.dones
         assert decision is not None, write.key
         active.decision, active.write, active.dones = None, None, []
         active.committed(decision, time, self.clock.monotonic())
         if active.saga.locks:
             if write.takes:
-                assert lock_tokens.keys() >= set(write.takes), (write.key, write.takes, lock_tokens)
                 active.saga.lock_tokens = lock_tokens
             self.locks.follow(active)
         active.payload_bytes += len(write.payload)
@@ -239,10 +241,15 @@ class Engine:
     async def hand_back(self, limit: int) -> int:
         """Gives up to `limit` sagas that only wait to whoever claims them. Returns how many."""
         idle = [active for active in self.sagas.values() if only_waits(active)][:limit]
-        given = await self.store.hand_back({active.key: active.epoch for active in idle})
-        for active in idle:
-            if active.key in given and self.sagas.get(active.key) is active and active.write is None:
-                self.give_up(active)
+        asked = {active.key: (active.epoch, active.saga.revision) for active in idle}
+        given: Collection[Key] = asked.keys()
+        try:
+            given = await self.store.hand_back(asked)
+        finally:  # without an answer all of them may be given: what is still ours is taken in again
+            for active in idle:
+                moved = active.write is not None or active.saga.revision != asked[active.key][1]
+                if active.key in given and self.sagas.get(active.key) is active and not moved:
+                    self.give_up(active)
         return len(given)
 
     def _caller(self, call: Call) -> ActiveSaga | None:

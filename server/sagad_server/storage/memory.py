@@ -222,11 +222,12 @@ class MemoryStore:
     async def count_by_state(self) -> dict[int, int]:
         return _counts(saga.row.state for saga in self._opened().sagas.values() if saga.row.state not in ENDED)
 
-    async def hand_back(self, keys: Mapping[Key, int]) -> set[Key]:
+    async def hand_back(self, keys: Mapping[Key, tuple[int, int]]) -> set[Key]:
         given = set()
-        for key, epoch in keys.items():
+        for key, stands_at in keys.items():
             saga = self._opened().sagas.get(key)
-            if saga is not None and saga.row.owner == self._instance_id and saga.row.epoch == epoch:
+            mine = saga is not None and saga.row.owner == self._instance_id
+            if saga is not None and mine and (saga.row.epoch, saga.row.revision) == stands_at:
                 saga.row.owner = None
                 given.add(key)
         return given

@@ -407,9 +407,9 @@ class Store(Protocol):
     async def count_by_state(self) -> dict[int, int]:
         """All sagas of all namespaces that have not ended, by state: cheap, for metrics."""
 
-    async def hand_back(self, keys: Mapping[Key, int]) -> set[Key]:
-        """Owner = null for those sagas of this node that stand at the epoch given: any node may claim them. Returns
-        which."""
+    async def hand_back(self, keys: Mapping[Key, tuple[int, int]]) -> set[Key]:
+        """Owner = null for those sagas of this node that stand at the epoch and the revision given: any node may claim
+        them. Returns which."""
 
     async def count_owned(self) -> dict[UUID, int]:
         """Moving sagas of each LIVE node, 0 too, counted up to some bound."""

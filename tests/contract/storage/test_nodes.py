@@ -1,7 +1,7 @@
 """How nodes know each other: open, register, announce, renew, nodes, declare_dead, hand_back and count_owned."""
 
 import pytest
-from support.storage import Backend, end, key, start
+from support.storage import Backend, end, key, start, step
 
 from sagad_server.domain.errors import Unavailable
 from sagad_server.storage.store import NodeRow, NodeState, Store
@@ -105,11 +105,12 @@ async def test_after_close_others_may_claim_at_once(backend: Backend) -> None:
 
 
 async def test_what_is_handed_back_is_claimed_by_any_node(backend: Backend) -> None:
-    await backend.commit(start("a"), start("b"), start("c"))
+    await backend.commit(start("a"), start("b"), start("c"), start("d"))
+    await backend.commit(step("d", 2))  # it has moved on since it was to be handed back
     first = backend.store
     second, _ = await backend.open("other")
 
-    given = await first.hand_back({key("a"): 1, key("b"): 7, key("x"): 1})
+    given = await first.hand_back({key("a"): (1, 1), key("b"): (7, 1), key("x"): (1, 1), key("d"): (1, 1)})
 
     assert given == {key("a")}
     claimed = await second.claim(10, [])

@@ -1,7 +1,7 @@
 """Leases, adoption and epochs: two nodes on one database and one virtual clock."""
 
 import asyncio
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from unittest.mock import AsyncMock
 
@@ -238,6 +238,27 @@ async def test_a_node_that_joins_gets_its_share_of_what_only_waits() -> None:
     assert second.transport.sent == []
     await second.advance(700)
     assert len(first.transport.sent) + len(second.transport.sent) == 400, "each wait goes on at one node"
+
+
+async def test_what_may_have_been_handed_back_is_given_up_where_the_answer_is_lost(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    world = World(definition(step("one", retry=SLOW)))
+    await world.boot()
+    await world.start("a")
+    await world.answer("a:one", TIMED_OUT)
+    real = world.store.hand_back
+
+    async def lost(keys: Mapping[Key, tuple[int, int]]) -> set[Key]:
+        await real(keys)
+        raise Unavailable("the answer is lost")
+
+    monkeypatch.setattr(world.store, "hand_back", lost)
+    with pytest.raises(Unavailable):
+        await world.engine.hand_back(1)
+    assert world.engine.sagas == {}
+    await world.advance(10)
+    assert ("default", "a") in world.engine.sagas, "nobody else has claimed it"
 
 
 async def test_a_clean_end_hands_everything_over_at_once() -> None:

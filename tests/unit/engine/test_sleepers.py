@@ -6,7 +6,6 @@ import pytest
 from support.definitions import definition, step
 from support.world import World
 
-from sagad_server.domain.errors import Unavailable
 from sagad_server.domain.inputs import Pending, Success
 from sagad_server.domain.states import SagaState, StepState
 from sagad_server.engine.ports import Snapshot, Tombstone
@@ -194,21 +193,3 @@ async def test_many_that_are_due_at_once_come_back_in_batches_and_leave_room_for
     await world.advance(30)
     states = {saga.row.saga_id: saga.row.state for saga in world.database.sagas.values()}
     assert sum(call.count("reserve") for call in world.transport.sent) == 60 + 60 + 1, states
-
-
-async def test_a_saga_that_was_handed_back_as_it_moved_on_is_left_to_who_claims_it() -> None:
-    """CompleteStep must not take it over: nobody would repeat the call that was under way."""
-    first, second = (step(name, completionTimeout="3600s", dependsOn=[]) for name in ("reserve", "ship"))
-    world = World(definition(first, second, step("end", "reserve", "ship")))
-    await world.boot()
-    await world.start("a")
-    token = (await world.answer("a:reserve", Pending())).request.completion_token
-    given = await world.store.hand_back({KEY: 1})  # decided before, and late
-    assert given == {KEY}
-    world.engine.give_up(world.engine.sagas[KEY])
-    asked = asyncio.ensure_future(complete(world, token))
-    await world.settle()
-    with pytest.raises(Unavailable):
-        await asked
-    await world.advance(5)
-    assert world.transport.sent.count("a:ship") == 2

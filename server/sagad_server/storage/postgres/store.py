@@ -194,10 +194,10 @@ class PostgresStore:
         parked = await self._pool.fetchval(SAGAS["park"], *key, revision, epoch, reason, incident_id, *last)
         return parked is not None
 
-    async def hand_back(self, keys: Mapping[Key, int]) -> set[Key]:
+    async def hand_back(self, keys: Mapping[Key, tuple[int, int]]) -> set[Key]:
         ordered = sorted(keys)
-        epochs = [keys[key] for key in ordered]
-        given = await self._pool.fetch(SAGAS["hand_back"], self._instance_id, *_columns(ordered), epochs)
+        stands_at = [[keys[key][place] for key in ordered] for place in (0, 1)]
+        given = await self._pool.fetch(SAGAS["hand_back"], self._instance_id, *_columns(ordered), *stands_at)
         return {(record["namespace"], record["saga_id"]) for record in given}
 
     async def count_owned(self) -> dict[UUID, int]:

@@ -64,8 +64,8 @@ RETURNING namespace, saga_id
 -- name: hand_back
 UPDATE sagad.saga AS s
 SET owner = NULL, wake_at = NULL
-FROM unnest($2::text[], $3::text[], $4::bigint[]) AS k (namespace, saga_id, epoch)
-WHERE s.namespace = k.namespace AND s.saga_id = k.saga_id AND s.epoch = k.epoch
+FROM unnest($2::text[], $3::text[], $4::bigint[], $5::bigint[]) AS k (namespace, saga_id, epoch, revision)
+WHERE s.namespace = k.namespace AND s.saga_id = k.saga_id AND s.epoch = k.epoch AND s.revision = k.revision
     AND s.owner = $1 AND s.state IN (1, 2)
 RETURNING s.namespace, s.saga_id
 
