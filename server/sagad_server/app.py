@@ -63,6 +63,7 @@ class App:
         self._serving = False
         self._http: HttpServer | None = None
         self._failure: BaseException | None = None
+        self._joined = False
 
     async def start(self) -> None:
         """Serves once this returns. Raises SchemaTooNew, ListenError, Unavailable."""
@@ -74,6 +75,11 @@ class App:
             await self._server.stop(None)
             if self._http is not None:
                 self._http.stop()
+            for task in list(self._tasks):
+                task.cancel()
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+            if self._joined:  # or others would wait for this node until its lease is over
+                await self.store.close()
             raise
 
     async def _start(self) -> None:
@@ -91,6 +97,7 @@ class App:
         self._peers.store = lambda: self.store
         membership = Membership(self.store, clock, random, config.node.lease)
         await when_postgres_is_there(lambda: membership.join(config.node.name), random)
+        self._joined = True
         node = membership.node
         assert node is not None
         tokens = Tokens(await self.store.secret(_COMPLETION_SECRET))

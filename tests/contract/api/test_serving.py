@@ -14,7 +14,9 @@ from support.server import PARTICIPANT, Server, chain, refused, running_server
 from sagad.v1 import admin_service_pb2, saga_service_pb2, saga_service_pb2_grpc
 from sagad_server.api.server import SERVICES, ListenError, listen
 from sagad_server.config_sections import Grpc
-from sagad_server.storage.store import Store
+from sagad_server.domain.errors import Unavailable
+from sagad_server.storage.memory import MemoryStore
+from sagad_server.storage.store import NodeState, Store
 
 pytestmark = pytest.mark.parametrize("store", ["memory"], indirect=True)  # it is the same over every store
 
@@ -120,3 +122,16 @@ async def test_answers_and_calls_are_compressed_where_the_configuration_says_so(
     small = compression != "none"
     assert (to_server.answer_bytes < 50_000) is small
     assert (to_participant.request_bytes < 50_000) is small
+
+
+async def test_a_start_that_fails_after_it_has_joined_leaves_no_live_node_behind(
+    store: MemoryStore, participant: ScriptedParticipant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def away(address: str) -> None:
+        raise Unavailable("PostgreSQL went away")
+
+    monkeypatch.setattr(store, "announce", away)
+    with pytest.raises(Unavailable):
+        async with running_server(store, participant):
+            pass
+    assert {node.state for node in store.database.nodes.values()} == {NodeState.DEAD}
