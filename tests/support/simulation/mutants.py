@@ -206,7 +206,7 @@ _TABLE = [
         "if (row.end_time or row.update_time) <= now - ended_before",
     ),
     Mutant(
-        "half a batch lost", 2, "of a batch that the store rejects the second half is forgotten",
+        "half a batch lost", 5, "of a batch that the store rejects the second half is forgotten",
         "engine.writer:Writer._halve", "await self._settle(writes[middle:], list(sent))", "pass",
     ),
     Mutant(
@@ -228,7 +228,7 @@ _TABLE = [
         "engine.follower:Follower.publish", "self.since = self._rows[-1].cursor", "pass",
     ),
     Mutant(
-        "queued call counted with its stream", 340, "a call that waited for a frame is told of as lost with the stream",
+        "queued call counted with its stream", 130, "a call that waited for a frame is told of as lost with the stream",
         "transport.session:Session.close", "self._put_back()",
         "self._too_early and self._dispatcher.ended(self._too_early, failed, 0.0)",
     ),
@@ -340,7 +340,7 @@ _TABLE = [
         "engine.records:decode_saga", "if name != saga.waits_for_lock", "if False",
     ),
     Mutant(
-        "held up for good", 3, "a start that finds its lock taken is dropped",
+        "held up for good", 6, "a start that finds its lock taken is dropped",
         "engine.engine:Engine.held_up", "self._decide(active, Begin(queues=True), None)", "self._drop(active)",
     ),
     Mutant(
