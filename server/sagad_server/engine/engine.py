@@ -129,15 +129,13 @@ class Engine:
         active = self._writing(write)
         if active is None:
             return
-        if not lock_tokens.keys() >= set(write.takes):  # written, and ended since by another node
-            self.give_up(active)
-            return
         decision, dones = active.decision, active.dones
         assert decision is not None, write.key
         active.decision, active.write, active.dones = None, None, []
         active.committed(decision, time, self.clock.monotonic())
         if active.saga.locks:
             if write.takes:
+                assert lock_tokens.keys() >= set(write.takes), (write.key, write.takes, lock_tokens)
                 active.saga.lock_tokens = lock_tokens
             self.locks.follow(active)
         active.payload_bytes += len(write.payload)

@@ -6,6 +6,7 @@ hear of it; to lose that costs time and nothing else, since it is looked up agai
 """
 
 from collections.abc import Callable, Coroutine, Iterable, Sequence
+from itertools import islice
 from typing import Any
 
 from sagad_server.domain.errors import Unavailable
@@ -43,7 +44,7 @@ class Locks:
         self._waiting: dict[LockId, dict[Key, tuple[int, ActiveSaga]]] = {}
         """With the number of the wait: an answer that was asked for before says nothing about it."""
         self._waits = 0
-        self._asked: set[LockId] = set()
+        self._asked: dict[LockId, None] = {}
         self._asks = False
         self._looks = False
 
@@ -98,7 +99,7 @@ class Locks:
 
     def ask(self, locks: Iterable[LockId]) -> None:
         """Has the store give these to who is next, and looks who holds them."""
-        self._asked.update(locks)
+        self._asked.update(dict.fromkeys(locks))
         if self._asked and not self._asks:
             self._asks = True
             self._spawn(self._ask())
@@ -106,8 +107,9 @@ class Locks:
     async def _ask(self) -> None:
         try:
             while self._asked:
-                locks = sorted(self._asked)[:_MOST_AT_ONCE]
-                self._asked.difference_update(locks)
+                locks = list(islice(self._asked, _MOST_AT_ONCE))
+                for lock in locks:
+                    del self._asked[lock]
                 known = self._waits
                 self._tell(await self._store.grant(locks), known)
         except Unavailable:
@@ -128,7 +130,7 @@ class Locks:
                 self._held[holder.lock] = active.key
                 self._on_granted(active, LockGranted(holder.lock[1], holder.fencing_token))
             else:
-                self._asked.add(holder.lock)
+                self._asked[holder.lock] = None
         if passed and self.on_passed is not None:
             self.on_passed(passed)
 

@@ -19,6 +19,7 @@ from sagad_server.storage.store import (
     CommitUnknown,
     DataRejected,
     Key,
+    LostRace,
     Retryable,
     RowState,
     Store,
@@ -30,6 +31,7 @@ _WORTH_LINGERING = 8
 """Writes within a linger: 2,000 a second."""
 _PLENTY = 64
 """Writes that share a commit well enough."""
+_MOST_RACES = 6
 _FIRST_PAUSE_S = 0.02
 _LONGEST_PAUSE_S = 1.0
 _NO_TOKENS: Mapping[str, int] = {}
@@ -135,7 +137,7 @@ class Writer:
 
         sent: batches that they were all part of, and may have been committed by.
         """
-        failures = 0
+        failures = races = 0
         while writes:
             if self._given_up:
                 self._give_up(writes)
@@ -148,6 +150,14 @@ class Writer:
             except DataRejected as error:
                 await self._halve(writes, sent, error)
                 return
+            except LostRace as error:
+                sent.pop()
+                races += 1
+                if races == _MOST_RACES:  # as if somebody who is no more held a lock: the others are not to wait for it
+                    await self._halve(writes, sent, DataRejected(str(error)))
+                    return
+                self._observer.commit_failed("LostRace")
+                await self._clock.sleep(_FIRST_PAUSE_S * self._random.random())
             except Retryable:
                 sent.pop()  # certainly not committed: nothing to remember of a long outage
                 failures = await self._pause(writes, failures, "Retryable")
@@ -203,7 +213,7 @@ class Writer:
 
     def _send_again(self, write: Write, row: RowState | None, sent: list[UUID], *, answered: bool) -> bool:
         if write.new is not None:
-            return self._insert_again(write, row, answered=answered)
+            return self._insert_again(write, row, sent, answered=answered)
         if row is not None and row.epoch == write.epoch and row.revision == write.revision and row.batch_id in sent:
             self._owner.written(write, row.time, row.lock_tokens)
             return False
@@ -213,7 +223,7 @@ class Writer:
         self._owner.taken_over(write)
         return False
 
-    def _insert_again(self, write: Write, row: RowState | None, *, answered: bool) -> bool:
+    def _insert_again(self, write: Write, row: RowState | None, sent: list[UUID], *, answered: bool) -> bool:
         assert write.new is not None
         if row is None:
             # An empty read decides nothing: the insert may still be under way, and sending it again waits for it. Only
@@ -223,10 +233,12 @@ class Writer:
                     self._missed.add(write.key)
                 return True
             self._owner.rejected(write, None)
-        elif row.uid == write.new.uid:
-            self._owner.written(write, row.time, row.lock_tokens)
-        else:
+        elif row.uid != write.new.uid:
             self._owner.exists(write)
+        elif (row.epoch, row.revision) == (write.epoch, 1) and row.batch_id in sent:
+            self._owner.written(write, row.time, row.lock_tokens)
+        else:  # others have gone on with it
+            self._owner.taken_over(write)
         return False
 
     def _give_up(self, writes: list[Write]) -> None:

@@ -96,8 +96,9 @@ class LockChannel:
 
     async def _speak(self) -> None:
         while True:
-            await self._told.wait()
             self._told.clear()
+            if not self._locks:
+                await self._told.wait()
             while self._locks:
                 told = [self._locks.popleft() for _ in range(min(len(self._locks), _MOST_AT_ONCE))]
                 async with asyncio.timeout(self._timeout_s):

@@ -32,6 +32,10 @@ class Retryable(Exception):  # noqa: N818 - a plea, not an error
     """The batch was certainly not committed, and may be sent again: a deadlock, a lost race, no connection."""
 
 
+class LostRace(Exception):  # noqa: N818 - it is won by trying again
+    """The batch was certainly not committed: another node has taken a lock since it began."""
+
+
 class SchemaTooNew(Exception):  # noqa: N818
     """The database was migrated by a newer sagad than this one."""
 
@@ -337,7 +341,7 @@ class Store(Protocol):
     async def commit(self, batch: Batch) -> Committed:
         """Writes all that the guards allow, atomically and durably, and one event each. A tombstone is never written.
 
-        Raises CommitUnknown, DataRejected or Retryable; other exceptions are bugs.
+        Raises CommitUnknown, DataRejected, LostRace or Retryable; other exceptions are bugs.
         """
 
     async def resolve(self, keys: Sequence[Key]) -> dict[Key, RowState]:

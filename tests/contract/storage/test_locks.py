@@ -174,6 +174,20 @@ async def test_nodes_that_ask_at_once_make_one_holder(backend: Backend) -> None:
         ended += 1
 
 
+async def test_many_locks_that_nodes_ask_for_at_once_are_all_granted(backend: Backend) -> None:
+    one = backend.store
+    two, _ = await backend.open("other")
+    names = [f"x{number}" for number in range(40)]
+    for place in range(4):
+        await backend.commit(*(start(f"{name}-{place}", queues_for=name) for name in names))
+    asked = [lock(name) for name in names]
+    for place in range(4):
+        answers = await asyncio.gather(*(store.grant(asked) for store in (one, two, one, two)))
+        granted = [holder.saga_id for holders in answers for holder in holders if holder.granted]
+        assert sorted(granted) == sorted(f"{name}-{place}" for name in names)
+        await backend.commit(*(end(f"{name}-{place}", 2, gives_back=True) for name in names))
+
+
 async def test_nodes_that_start_sagas_at_once_make_one_holder_of_each_lock(backend: Backend) -> None:
     one = backend.store
     two, _ = await backend.open("other")

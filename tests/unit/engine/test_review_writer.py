@@ -1,15 +1,16 @@
 """The writer in corners: what is unknown stays unknown, and no single saga holds the others up."""
 
 import asyncio
+from collections.abc import Sequence
 
 import pytest
 from support.definitions import definition, step
 from support.world import World
 
-from sagad_server.domain.errors import FailedPrecondition, Unavailable
+from sagad_server.domain.errors import FailedPrecondition, InvalidArgument, Unavailable
 from sagad_server.domain.inputs import Success
 from sagad_server.domain.states import SagaState
-from sagad_server.storage.store import CommitUnknown, Retryable
+from sagad_server.storage.store import Batch, Committed, CommitUnknown, Key, LostRace, Retryable, RowState
 
 DONE = Success(None)
 KEY = ("default", "a")
@@ -73,3 +74,53 @@ async def test_a_writer_that_has_settled_all_is_healthy_again(world: World) -> N
     assert (await world.saga("a")).state is SagaState.SUCCEEDED
     assert world.engine.writer.healthy
     assert (await world.start("b")).state is SagaState.RUNNING
+
+
+async def test_races_for_locks_that_are_lost_are_no_outage(world: World) -> None:
+    world.store.before.extend([LostRace("x"), LostRace("x"), LostRace("x")])
+    task = world.starting("a")
+    await world.advance(1)
+    assert (await task).saga.state is SagaState.RUNNING  # type: ignore[union-attr]  # no tombstone
+    assert world.engine.writer.healthy
+    assert world.observer.failures == ["LostRace"] * 3
+
+
+async def test_a_lock_that_is_never_won_holds_up_no_other_saga(world: World) -> None:
+    world.store.gate.clear()
+    first = world.starting("first")
+    await world.settle()
+    tasks = {saga_id: world.starting(saga_id) for saga_id in ("a", "b")}
+    await world.settle()
+    real = world.store.commit
+
+    async def commit(batch: Batch) -> Committed:
+        if any(write.key[1] == "a" for write in batch.writes):
+            raise LostRace("held by nobody")
+        return await real(batch)
+
+    world.store.commit = commit  # type: ignore[method-assign]
+    world.store.gate.set()
+    await world.advance(5)
+    await first
+    assert (await tasks["b"]).saga.state is SagaState.RUNNING  # type: ignore[union-attr]
+    with pytest.raises(InvalidArgument):
+        await tasks["a"]
+    assert world.engine.writer.idle
+
+
+async def test_a_start_that_was_written_and_that_another_node_has_gone_on_with_is_not_driven_here(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = world.store.resolve
+
+    async def resolve(keys: Sequence[Key]) -> dict[Key, RowState]:
+        world.database.sagas[KEY].row.epoch += 1
+        return await real(keys)
+
+    monkeypatch.setattr(world.store, "resolve", resolve)
+    world.store.after.append(CommitUnknown("cut off"))
+    task = world.starting("a")
+    await world.advance(1)
+    with pytest.raises(Unavailable):
+        await task
+    assert world.transport.sent == []

@@ -9,15 +9,21 @@ from sagad_server.storage.postgres.queries import load_queries
 from sagad_server.storage.store import Holder, Key, LockId, LockRow
 
 LOCKS = load_queries("locks")
+_TRIES = 3
+"""Of one lock. What is lost then is looked at again soon."""
 
 
-async def grant(pool: Pool, locks: Sequence[LockId]) -> list[Holder]:
-    """See `Store.grant`."""
+async def grant(pool: Pool, locks: Sequence[LockId], tries: int = _TRIES) -> list[Holder]:
+    """See `Store.grant`. Where another node was quicker since the statement began, all of it is undone, and tried again
+    in halves: a lock that many want holds up no others."""
     namespaces, names = [namespace for namespace, _ in locks], [name for _, name in locks]
     try:
         records = await pool.fetch(LOCKS["grant"], namespaces, names)
-    except asyncpg.UniqueViolationError:  # another node was quicker, since this statement began
-        return []
+    except asyncpg.UniqueViolationError:
+        middle = len(locks) // 2
+        if middle:
+            return [*await grant(pool, locks[:middle]), *await grant(pool, locks[middle:])]
+        return await grant(pool, locks, tries - 1) if tries else []
     return [
         Holder((record["namespace"], record["name"]), record["saga_id"], record["fencing_token"], record["granted"])
         for record in records

@@ -13,7 +13,7 @@ from sagad_server.storage.postgres.arrays import advance_arrays, has_locks, lock
 from sagad_server.storage.postgres.connect import AWAY, Connection, close, connect, describe
 from sagad_server.storage.postgres.queries import load_queries
 from sagad_server.storage.postgres.settings import PostgresSettings
-from sagad_server.storage.store import Batch, Committed, CommitUnknown, DataRejected, Key, Retryable
+from sagad_server.storage.store import Batch, Committed, CommitUnknown, DataRejected, Key, LostRace, Retryable
 
 _PARTS = load_queries("commit")
 
@@ -166,7 +166,7 @@ def _meaning(error: Exception) -> type[Exception] | None:
         if error.severity_en in ("FATAL", "PANIC") or isinstance(error, asyncpg.PostgresConnectionError):
             return CommitUnknown  # it may have come after the commit was written
         if isinstance(error, asyncpg.UniqueViolationError) and error.constraint_name == LOCK_HOLDER:
-            return Retryable  # another node took the lock since this statement began
+            return LostRace
         if isinstance(error, DATA_ERRORS):
             return DataRejected
         return Retryable if isinstance(error, AWAY) else None
