@@ -92,7 +92,7 @@ async def own_world(own_redis: OwnRedis) -> AsyncIterator[RedisWorld]:
 async def test_an_action_whose_process_was_killed_is_run_again_once_its_lease_is_over_or_else_compensated(
     redis_world: RedisWorld, redis_url: str
 ) -> None:
-    acting = Acting(redis_world, nothing, RedisBarrier(redis_world.client, redis_world.name, wait_s=0.5))
+    acting = Acting(redis_world, nothing, RedisBarrier(redis_world.client, redis_world.name, wait_s=0.1))
     again, back = step(), step()
     keys = {again.idempotency_key, back.idempotency_key}
     child = await asyncio.create_subprocess_exec(
