@@ -21,7 +21,7 @@ _CONNECT_MS = 3_000
 _QUANTILES = (0.5, 0.95, 0.99)
 
 
-class UrlRefused(Exception):  # noqa: N818 - by the library
+class UrlRefused(Exception):  # noqa: N818 - by the library; server and client each have one: neither imports the other
     """MongoDB's URL cannot be used. The message does not hold it: there may be a password in it."""
 
 

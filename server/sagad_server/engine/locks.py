@@ -65,7 +65,7 @@ class Locks:
     def follow(self, active: ActiveSaga) -> None:
         """A saga with locks is in memory, or has moved on."""
         saga, namespace = active.saga, active.key[0]
-        self._remove(active)
+        self.forget(active)
         if saga.ended:
             self.ask([(namespace, name) for name in saga.locks])
             return
@@ -81,17 +81,13 @@ class Locks:
 
     def forget(self, active: ActiveSaga) -> None:
         """It leaves memory. What it held it may hold still."""
-        self._remove(active)
-
-    def _remove(self, active: ActiveSaga) -> None:
         key = active.key
         for name in active.saga.locks:
             lock = (key[0], name)
             if self._held.get(lock) == key:
                 del self._held[lock]
-            waiting = self._waiting.get(lock)
-            if waiting is not None and waiting.pop(key, None) is not None and not waiting:
-                del self._waiting[lock]
+            if key in self._waiting.get(lock, ()):
+                self._remove_waiting(lock, key)
 
     def wake(self, locks: Iterable[LockId]) -> None:
         """Somebody says that these have passed on."""

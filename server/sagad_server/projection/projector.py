@@ -24,7 +24,7 @@ _OPERATION_MS = 20_000
 log = structlog.get_logger(__name__)
 
 
-class UrlRefused(Exception):  # noqa: N818 - by the library
+class UrlRefused(Exception):  # noqa: N818 - by the library; server and client each have one: neither imports the other
     """MongoDB's URL cannot be used. The message does not hold it: there may be a password in it."""
 
 
