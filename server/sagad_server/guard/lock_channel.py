@@ -92,7 +92,8 @@ class LockChannel:
                     raise TimeoutError(f"no sign of life within {_SILENCE_S:g} s")
                 else:
                     asked = True
-                    await channel.ping()
+                    async with asyncio.timeout(self._timeout_s):
+                        await channel.ping()
 
     async def _speak(self) -> None:
         while True:

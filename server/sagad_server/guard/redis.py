@@ -38,7 +38,15 @@ def connect(settings: RedisSettings) -> Any:
     """A client. It makes a call once: whether it is made again is decided by who knows for how long Redis has been
     away."""
     tls: dict[str, Any] = {} if settings.ca_file is None else {"ssl_ca_certs": str(settings.ca_file)}
-    return Redis.from_url(settings.url, retry=Retry(NoBackoff(), 0), socket_connect_timeout=settings.timeout_s, **tls)
+    return Redis.from_url(
+        settings.url,
+        retry=Retry(NoBackoff(), 0),
+        socket_connect_timeout=settings.timeout_s,
+        # Callers bound each call themselves. The library's own bound is asyncio.wait_for, which in Python 3.11 swallows
+        # a cancellation that comes in the turn in which the call is done: whoever waits for its end waits for ever.
+        socket_timeout=None,
+        **tls,
+    )
 
 
 class RedisBuckets:
