@@ -1,6 +1,7 @@
 """The gRPC server: what it serves, and how it treats connections."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
 
 import grpc
 import grpc.aio
@@ -30,6 +31,11 @@ SERVICES = (
 )
 _SHORTEST_PING_INTERVAL_MS = 10_000
 _MOST_PENDING = 1200
+_OWN_QUEUE = frozenset(f"{SERVICES[0]}/{method}" for method in ("StartSaga", "GetSaga", "CompleteStep"))
+"""Methods whose floods hold up no other."""
+
+if TYPE_CHECKING:
+    Handler = grpc.RpcMethodHandler[Any, Any]  # generic for type checkers only
 
 
 class ListenError(Exception):
@@ -53,11 +59,26 @@ def add_services(
     health_servicer: Health,
 ) -> None:
     """Gives the server these services, grpc.health.v1 and reflection."""
-    saga_service_pb2_grpc.add_SagaServiceServicer_to_server(sagas, server)
-    definition_service_pb2_grpc.add_DefinitionServiceServicer_to_server(definitions, server)
-    admin_service_pb2_grpc.add_AdminServiceServicer_to_server(admin, server)
-    health_pb2_grpc.add_HealthServicer_to_server(health_servicer, server)
-    reflection.enable_server_reflection((*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
+    few = cast("grpc.aio.Server", _FewQueues(server))  # of which nothing else is asked
+    saga_service_pb2_grpc.add_SagaServiceServicer_to_server(sagas, few)
+    definition_service_pb2_grpc.add_DefinitionServiceServicer_to_server(definitions, few)
+    admin_service_pb2_grpc.add_AdminServiceServicer_to_server(admin, few)
+    health_pb2_grpc.add_HealthServicer_to_server(health_servicer, few)
+    reflection.enable_server_reflection((*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), few)
+
+
+class _FewQueues:
+    """What services are added to in place of a server. gRPC keeps a queue of calls for each method that is registered,
+    and one for all others; its library for Python waits for all of them anew at each call, which costs time for each of
+    some forty. So only what comes in floods is registered."""
+
+    def __init__(self, server: grpc.aio.Server) -> None:
+        self._server = server
+        self.add_generic_rpc_handlers = server.add_generic_rpc_handlers
+
+    def add_registered_method_handlers(self, service: str, handlers: "dict[str, Handler]") -> None:
+        own = {name: handler for name, handler in handlers.items() if f"{service}/{name}" in _OWN_QUEUE}
+        self._server.add_registered_method_handlers(service, own)
 
 
 def peer_credentials(config: Grpc) -> grpc.ChannelCredentials | None:
