@@ -41,6 +41,9 @@ _HTTP_HEADERS = frozenset(
         "user-agent",
     }
 )
+_NAME_LENGTH = Bounds(1, 63)
+_SAGA_ID_LENGTH = Bounds(1, 128)
+_CONTENT_TYPE_LENGTH = Bounds(0, 100)
 # Years 1 to 9999, as google.protobuf.Timestamp has them.
 _TIMESTAMP_SECONDS = Bounds(-62_135_596_800, 253_402_300_799)
 
@@ -67,13 +70,14 @@ class RequestChecker(Checker):
     def namespace(self, field: str, value: str) -> bool:
         """A namespace; empty means "default"."""
         allowed = "a-z, 0-9 and '-' are allowed"
-        return not value or self.text(field, value, Bounds(1, 63), pattern=_NAMESPACE, allowed=allowed)
+        return not value or self.text(field, value, _NAME_LENGTH, pattern=_NAMESPACE, allowed=allowed)
 
     def saga_id(self, field: str, value: str, *, required: bool = True) -> bool:
         """The id of a saga."""
         allowed = "a-z, A-Z, 0-9, '.', '_', ':' and '-' are allowed"
-        bounds = Bounds(1 if required else 0, 128)
-        return (not value and not required) or self.text(field, value, bounds, pattern=_SAGA_ID, allowed=allowed)
+        return (not value and not required) or self.text(
+            field, value, _SAGA_ID_LENGTH, pattern=_SAGA_ID, allowed=allowed
+        )
 
     def reason(self, field: str, value: str, *, required: bool) -> bool:
         """What a person gives as the reason for a call."""
@@ -104,7 +108,7 @@ class RequestChecker(Checker):
         size = payload.ByteSize()
         if size > self.limits.max_payload_bytes:
             return self.fail(field, f"has {size:,} bytes; at most {self.limits.max_payload_bytes:,} are allowed")
-        right = self.text(f"{field}.content_type", payload.content_type, Bounds(0, 100))
+        right = self.text(f"{field}.content_type", payload.content_type, _CONTENT_TYPE_LENGTH)
         fault = json_fault(payload.json) if payload.HasField("json") else None
         return right if fault is None else self.fail(f"{field}.json", fault)
 
@@ -115,7 +119,7 @@ class RequestChecker(Checker):
         allowed = "a-z, 0-9, '.', '_', '/' and '-' are allowed in a key"
         before = len(self.violations)
         for key, value in sorted(labels.items()):
-            self.text(_entry(field, key), key, Bounds(1, 63), pattern=_LABEL_KEY, allowed=allowed)
+            self.text(_entry(field, key), key, _NAME_LENGTH, pattern=_LABEL_KEY, allowed=allowed)
             self.text(_entry(field, key), value, Bounds(0, 255))
         return len(self.violations) == before
 
@@ -130,7 +134,7 @@ class RequestChecker(Checker):
             if key.startswith(("grpc-", "sagad-")) or key.endswith("-bin") or key in _HTTP_HEADERS:
                 self.fail(entry, "is a reserved key: no grpc- or sagad- in front, no -bin behind, no HTTP header")
             else:
-                self.text(entry, key, Bounds(1, 63), pattern=_METADATA_KEY, allowed=allowed)
+                self.text(entry, key, _NAME_LENGTH, pattern=_METADATA_KEY, allowed=allowed)
             printable = "printable ASCII is allowed in a value"
             self.text(entry, value, Bounds(0, 1024), pattern=_PRINTABLE_ASCII, allowed=printable)
         size = sum(len(key) + len(value) for key, value in metadata.items())
