@@ -23,8 +23,14 @@ def kafka_connection(kafka: Kafka) -> dict[str, object]:
 def _tls(kafka: Kafka) -> ssl.SSLContext:
     try:
         context = ssl.create_default_context(cafile=kafka.ca_file)
-        if kafka.cert_file is not None:
-            context.load_cert_chain(kafka.cert_file, kafka.key_file)
     except OSError as error:  # ssl.SSLError is one
-        raise ConfigError([f"kafka: ca_file, cert_file or key_file cannot be used: {error}"]) from error
+        raise ConfigError([f"kafka.ca_file cannot be used: {kafka.ca_file}: {error}"]) from error
+    if kafka.cert_file is not None:
+        try:
+            # Without a password, the library would ask the terminal for that of an encrypted key.
+            context.load_cert_chain(kafka.cert_file, kafka.key_file, password="")
+        except OSError as error:
+            files = f"{kafka.cert_file}, {kafka.key_file}"
+            text = f"kafka.cert_file and kafka.key_file cannot be used: {files}: {error}; the key must not be encrypted"
+            raise ConfigError([text]) from error
     return context

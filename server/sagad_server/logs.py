@@ -15,7 +15,8 @@ from structlog.typing import EventDict, FilteringBoundLogger, WrappedLogger
 from sagad_server.config_values import HIDDEN
 
 _HANDLER = "sagad"
-_CHATTY = ("asyncio", "asyncpg", "grpc")  # their debug messages are about themselves
+# Their debug messages are about themselves; aiokafka's hold what it sends, a password with it.
+_CHATTY = ("aiokafka", "asyncio", "asyncpg", "grpc")
 _SECRET_KEY = re.compile(
     r"(?i)(password|secret|authorization|credential|private_key|api_key|dsn$|^token$|completion_token)"
 )

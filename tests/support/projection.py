@@ -7,7 +7,7 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -29,12 +29,12 @@ async def documents(url: str, database: str) -> Documents:
 
 
 class ProjectProcess:
-    """`sagad project`, to be killed for real. It knows no PostgreSQL."""
+    """`sagad project`, to be killed for real. It knows no PostgreSQL. `kafka`: its servers, or the whole section."""
 
     def __init__(
         self,
         folder: Path,
-        bootstrap_servers: str,
+        kafka: str | Mapping[str, object],
         topic: str,
         mongo_url: str,
         database: str,
@@ -45,7 +45,7 @@ class ProjectProcess:
         config = {
             "http": {"address": self._http},
             "node": {"name": node_name},
-            "kafka": {"bootstrap_servers": bootstrap_servers},
+            "kafka": {"bootstrap_servers": kafka} if isinstance(kafka, str) else dict(kafka),
             "mirror": {"topic": topic},
             "mongo": {"url": mongo_url, "database": database},
             "projection": {"group_id": f"{topic}-{group_id}"},

@@ -8,6 +8,7 @@ from typing import Any, Literal, Protocol
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.errors import KafkaError
 
+from sagad_server.kafka_clients import telling_why
 from sagad_server.mirror.messages import Message
 from sagad_server.mirror.settings import MirrorSettings, cursor_topic
 from sagad_server.mirror.topics import REQUEST_TIMEOUT_MS, Topics
@@ -95,7 +96,8 @@ class AioKafka:
             **settings.connection,
         )
         try:
-            await consumer.start()
+            async with telling_why(settings.bootstrap_servers, settings.connection):
+                await consumer.start()
             yield _Consumer(consumer, TopicPartition(cursor_topic(settings.topic), lane))
         finally:
             await consumer.stop()
@@ -106,6 +108,7 @@ class AioKafka:
 
 class _Producer:
     def __init__(self, settings: MirrorSettings, lane: int) -> None:
+        self._settings = settings
         self._producer = AIOKafkaProducer(
             bootstrap_servers=settings.bootstrap_servers,
             client_id=f"sagad-mirror-{lane}",
@@ -117,7 +120,8 @@ class _Producer:
         )
 
     async def start(self) -> None:
-        await self._producer.start()
+        async with telling_why(self._settings.bootstrap_servers, self._settings.connection):
+            await self._producer.start()
 
     async def begin_transaction(self) -> None:
         await self._producer.begin_transaction()

@@ -152,7 +152,7 @@ class LaneRelay:
 
     def _count(self, reason: str, error: Exception | None = None) -> None:
         self._failures += 1
-        self.fault = f"{reason}: {error}" if error else reason
+        self.fault = f"{reason}: {str(error).removeprefix(f'{reason}: ')}" if error else reason
         self._metrics.aborts.labels(reason).inc()
         log.warning("a lane of the mirror starts anew", lane=self.lane.lane, reason=reason, error=str(error or ""))
 

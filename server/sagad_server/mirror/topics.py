@@ -7,6 +7,7 @@ import structlog
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import TopicAlreadyExistsError, UnknownTopicOrPartitionError, for_code
 
+from sagad_server.kafka_clients import telling_why
 from sagad_server.mirror.settings import MirrorSettings, cursor_topic
 from sagad_server.storage.mirror import LANES
 
@@ -52,7 +53,8 @@ async def _prepare(settings: MirrorSettings) -> None:
     )
     try:
         async with asyncio.timeout(_PREPARE_S):
-            await admin.start()
+            async with telling_why(settings.bootstrap_servers, settings.connection):
+                await admin.start()
             wanted = {settings.topic: settings.partitions, cursor_topic(settings.topic): LANES}
             missing = {name for name, has in (await _partitions(admin, wanted)).items() if not has}
             if missing:

@@ -61,7 +61,9 @@ class Projector:
         await self._client.close()
 
     def _failed(self, system: str, error: Exception) -> None:
-        self.fault = f"{type(error).__name__}: {error}"[:_LONGEST_FAULT]  # a bulk write's has its documents
+        kind = type(error).__name__
+        text = f"{kind}: {str(error).removeprefix(f'{kind}: ')}"  # Kafka's library has it in most of its texts
+        self.fault = text[:_LONGEST_FAULT]  # a bulk write's has its documents
         self._metrics.failures.labels(system).inc()
         log.warning("the projection failed, and starts again", system=system, error=self.fault)
 

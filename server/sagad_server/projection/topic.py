@@ -13,6 +13,7 @@ from google.protobuf import json_format
 from google.protobuf.message import DecodeError
 
 from sagad.v1.saga_pb2 import SagaEvent
+from sagad_server.kafka_clients import telling_why
 from sagad_server.projection.faults import ForeignRecord
 from sagad_server.projection.settings import ProjectionSettings
 
@@ -44,6 +45,7 @@ class TopicReader:
     TimeoutError."""
 
     def __init__(self, settings: ProjectionSettings) -> None:
+        self._settings = settings
         self._topic = settings.topic
         self._consumer = AIOKafkaConsumer(
             bootstrap_servers=settings.bootstrap_servers,
@@ -63,7 +65,8 @@ class TopicReader:
     async def __aenter__(self) -> Self:
         """Raises TopicMissing."""
         try:
-            await self._consumer.start()
+            async with telling_why(self._settings.bootstrap_servers, self._settings.connection):
+                await self._consumer.start()
             await self._subscribe()
         except BaseException as error:
             await self.__aexit__(type(error), error, None)

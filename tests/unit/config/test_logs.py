@@ -92,10 +92,11 @@ def test_the_level_is_that_of_the_configuration(stream: io.StringIO) -> None:
     assert [line["event"] for line in lines(stream)] == ["heard"]
 
 
-def test_debug_is_for_sagad_and_not_for_the_libraries(stream: io.StringIO) -> None:
+@pytest.mark.parametrize("library", ["asyncio", "aiokafka.conn"])  # Kafka's would show the password of SASL PLAIN
+def test_debug_is_for_sagad_and_not_for_the_libraries(stream: io.StringIO, library: str) -> None:
     configure_logs("debug", "json", stream)
     structlog.get_logger("sagad_server").debug("heard")
-    logging.getLogger("asyncio").debug("unheard")
+    logging.getLogger(library).debug("unheard")
     assert [line["event"] for line in lines(stream)] == ["heard"]
 
 
