@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections import OrderedDict, deque
 from collections.abc import Collection
@@ -73,6 +74,7 @@ class SagaEvents:
         """
         self._topic = topic
         self._idle_timeout_s = idle_timeout_s
+        self._request_timeout_s = request_timeout_s
         self._commit_interval_s = commit_interval_s
         self._commit_at_s = monotonic() + commit_interval_s
         self._read: deque[Any] = deque()
@@ -93,23 +95,41 @@ class SagaEvents:
         )
 
     async def __aenter__(self) -> Self:
-        """Raises KafkaError where Kafka cannot be reached."""
+        """Raises KafkaError where Kafka cannot be reached; why, aiokafka's log says."""
         self._consumer.subscribe([self._topic], listener=_Rebalance(self))
         try:
             await self._consumer.start()
         except BaseException:
-            await self._consumer.stop()
+            await self._close()
             raise
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """What is done is committed; the event given last counts only if `commit` was called."""
+        """What is done is committed; the event given last counts only if `commit` was called. Where Kafka does not
+        answer this ends all the same, after three times `request_timeout_s` at most."""
         try:
-            await self._commit()
+            async with asyncio.timeout(self._request_timeout_s):  # the library would try for ever
+                await self._commit()
+        except TimeoutError:
+            log.warning("events were not committed within %g s, and come again", self._request_timeout_s)
         finally:
+            await self._close()
+
+    async def _close(self) -> None:
+        # As a task: where a connection has broken the library lets a cancellation of its own out, which is not ours.
+        stopping = asyncio.create_task(self._stop())
+        await asyncio.wait({stopping}, timeout=2 * self._request_timeout_s)
+        if not stopping.cancel() and not stopping.cancelled() and (failed := stopping.exception()) is not None:
+            log.info("a consumer did not close well: %r", failed)
+
+    async def _stop(self) -> None:
+        try:
             await self._consumer.stop()
+        finally:
+            # Which that leaves open then. Closed twice, it stays closed.
+            await self._consumer._client.close()
 
     def __aiter__(self) -> Self:
         return self

@@ -6,10 +6,14 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
+import structlog
 from aiokafka.conn import collect_hosts, create_conn
 from aiokafka.errors import KafkaConnectionError, KafkaError
 
 _ASK_MS = 5_000
+_CLOSE_S = 5.0
+
+log = structlog.get_logger(__name__)
 
 
 @asynccontextmanager
@@ -24,6 +28,23 @@ async def telling_why(bootstrap_servers: str, connection: Mapping[str, Any]) -> 
         if not all(faults):
             raise  # one of them is there by now
         raise KafkaConnectionError("; ".join(faults)) from error
+
+
+async def close(consumer: Any) -> None:
+    """Ends it, in some seconds at most. What goes wrong with that is no matter of whoever has read from it."""
+    # As a task: where a connection has broken the library lets a cancellation of its own out, which is not ours.
+    stopping = asyncio.create_task(_stop(consumer))
+    await asyncio.wait({stopping}, timeout=_CLOSE_S)
+    if not stopping.cancel() and not stopping.cancelled() and (failed := stopping.exception()) is not None:
+        log.info("a consumer did not close well", error=repr(failed))
+
+
+async def _stop(consumer: Any) -> None:
+    try:
+        await consumer.stop()
+    finally:
+        # Which that leaves open then. Closed twice, it stays closed.
+        await consumer._client.close()
 
 
 async def _fault(host: str, port: int, connection: Mapping[str, Any]) -> str:

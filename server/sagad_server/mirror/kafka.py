@@ -8,7 +8,7 @@ from typing import Any, Literal, Protocol
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.errors import KafkaError
 
-from sagad_server.kafka_clients import telling_why
+from sagad_server.kafka_clients import close, telling_why
 from sagad_server.mirror.messages import Message
 from sagad_server.mirror.settings import MirrorSettings, cursor_topic
 from sagad_server.mirror.topics import REQUEST_TIMEOUT_MS, Topics
@@ -100,7 +100,7 @@ class AioKafka:
                 await consumer.start()
             yield _Consumer(consumer, TopicPartition(cursor_topic(settings.topic), lane))
         finally:
-            await consumer.stop()
+            await close(consumer)
 
     async def close(self) -> None:
         await self._topics.close()

@@ -13,7 +13,7 @@ from google.protobuf import json_format
 from google.protobuf.message import DecodeError
 
 from sagad.v1.saga_pb2 import SagaEvent
-from sagad_server.kafka_clients import telling_why
+from sagad_server.kafka_clients import close, telling_why
 from sagad_server.projection.faults import ForeignRecord
 from sagad_server.projection.settings import ProjectionSettings
 
@@ -23,7 +23,6 @@ _REQUEST_TIMEOUT_MS = 5_000
 _SESSION_TIMEOUT_MS = 10_000
 _METADATA_MAX_AGE_MS = 30_000
 _ANSWER_S = 15.0
-_CLOSE_S = 5.0
 
 log = structlog.get_logger(__name__)
 
@@ -82,18 +81,7 @@ class TopicReader:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        # As a task: where Kafka is away the library lets a cancellation of its own out, which is not ours.
-        stopping = asyncio.create_task(self._stop())
-        await asyncio.wait({stopping}, timeout=_CLOSE_S)
-        if not stopping.cancel() and not stopping.cancelled() and (failed := stopping.exception()) is not None:
-            log.info("a consumer did not close well", error=repr(failed))
-
-    async def _stop(self) -> None:
-        try:
-            await self._consumer.stop()
-        finally:
-            # Which that leaves open then. Closed twice, it stays closed.
-            await self._consumer._client.close()
+        await close(self._consumer)
 
     async def read(self) -> Page:
         """What comes next, after half a second at the latest. Raises ForeignRecord."""

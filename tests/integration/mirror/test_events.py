@@ -1,5 +1,6 @@
 """`sagad_client.events` on a real Kafka that a real mirror fills."""
 
+import asyncio
 import dataclasses
 from uuid import uuid4
 
@@ -75,6 +76,21 @@ async def test_a_saga_id_that_is_used_again_is_another_saga(settings: MirrorSett
     async with consumer(settings, uuid4().hex) as events:
         seen = [(event.uid, event.revision) async for event in events]
     assert seen == [("first", 1), ("first", 2), ("second", 1), ("second", 2)]
+
+
+async def test_a_reader_ends_though_kafka_does_not_answer_to_its_commit(
+    settings: MirrorSettings, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    await produce(settings, [SagaEvent(saga_id="saga", revision=revision) for revision in (1, 2)])
+    group_id = uuid4().hex
+    reader = SagaEvents(settings.bootstrap_servers, group_id=group_id, topic=settings.topic, commit_interval_s=1000)
+    async with asyncio.timeout(60), reader as events:
+        assert [(await anext(events)).revision for _ in range(2)] == [1, 2]
+        monkeypatch.setattr(events, "_request_timeout_s", 0.5)
+        monkeypatch.setattr(events._consumer, "commit", lambda offsets: asyncio.Event().wait())
+    assert "not committed within 0.5 s, and come again" in caplog.text
+    async with SagaEvents(settings.bootstrap_servers, group_id=group_id, topic=settings.topic) as events:
+        assert [(await anext(events)).revision for _ in range(2)] == [1, 2]
 
 
 async def produce(settings: MirrorSettings, events: list[SagaEvent]) -> None:
