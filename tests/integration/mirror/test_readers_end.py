@@ -18,7 +18,7 @@ from sagad_server.mirror.topics import Topics
 from sagad_server.projection.settings import ProjectionSettings
 from sagad_server.projection.topic import TopicReader
 
-TURNS = 15
+TURNS = 10
 
 
 @asynccontextmanager
