@@ -99,6 +99,9 @@ class Guard(grpc.aio.ServerInterceptor):
             except asyncio.CancelledError:  # the client has left, or its deadline has: what it asked for goes on
                 code = "DEADLINE_EXCEEDED" if _is_late(context) else "CANCELLED"
                 raise
+            except grpc.aio.InternalError:  # gRPC can write no more: the call is over, and nobody can be told
+                code = "CANCELLED"
+                raise
             except grpc.aio.AioRpcError as error:  # the other node's answer
                 code = error.code().name
                 trailers = tuple(error.trailing_metadata() or ())
