@@ -8,6 +8,7 @@ os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
 from collections.abc import Iterator
 
 import grpc.aio
+import hypothesis
 import pytest
 from support.kafka import kafka_server
 from support.mongo import mongo_server
@@ -17,6 +18,10 @@ from support.redis import OwnRedis, own_redis_server, redis_server
 from sagad_server.embedded import EmbeddedPostgres
 
 pytest_plugins = ["support.skips"]
+
+# How long an example takes says more about the machine than about what is tested.
+hypothesis.settings.register_profile("sagad", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("sagad")
 
 # When its last object goes, gRPC's asyncio stack joins its poller thread, from within the loop; a call that is still
 # open then hangs both. So the stack stays for as long as the process.

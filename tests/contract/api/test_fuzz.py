@@ -201,9 +201,7 @@ async def test_bytes_that_are_no_message_are_refused_as_such(server: Server) -> 
     await check_alive(server)
 
 
-@settings(
-    max_examples=EXAMPLES, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck)
-)
+@settings(max_examples=EXAMPLES, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
 @given(random=st.randoms(use_true_random=False))
 async def test_what_hypothesis_makes_up_is_answered_for_what_it_is(server: Server, random: Random) -> None:
     await send_all(server, spoiled(random, PER_EXAMPLE))

@@ -209,7 +209,7 @@ _TOKENS = """
 """
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 @given(st.lists(st.sampled_from(_TOKENS.split()), max_size=12).map(" ".join))
 def test_any_source_compiles_or_is_refused_and_evaluates_or_fails(source: str) -> None:
     with suppress(ExpressionError):

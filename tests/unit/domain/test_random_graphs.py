@@ -1,6 +1,6 @@
 """Random graphs through random outcomes: every run ends, and its compensations are the reverse of what may have run."""
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.definitions import valid_definitions
 from support.play import TIMED_OUT, Play, code, refused
@@ -61,7 +61,7 @@ class Model:
             self.may &= ~(1 << index)
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=300)
 @given(message=valid_definitions(), data=st.data())
 def test_every_run_ends_with_compensations_in_reverse(message: DefinitionMessage, data: st.DataObject) -> None:
     play = Play(message, input={"amount": 20})

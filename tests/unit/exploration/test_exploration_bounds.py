@@ -2,7 +2,7 @@
 
 from unittest.mock import patch
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from support.definitions import definition, step, valid_definitions
 from support.paths import Explored
 
@@ -45,7 +45,7 @@ def check(explored: Explored, path: Path) -> None:
         assert not undone
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=60)
 @given(message=valid_definitions())
 def test_every_path_ends_or_is_parked_with_compensations_in_reverse(message: DefinitionMessage) -> None:
     explored = Explored(message, input={"amount": 20})
@@ -55,7 +55,7 @@ def test_every_path_ends_or_is_parked_with_compensations_in_reverse(message: Def
         check(explored, path)
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=40)
 @given(message=valid_definitions())
 def test_what_is_not_walked_twice_goes_on_as_it_did(message: DefinitionMessage) -> None:
     explored = Explored(message)
