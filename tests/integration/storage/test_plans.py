@@ -1,7 +1,9 @@
 """What PostgreSQL makes of the hot statements."""
 
+import json
 import re
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any
 
 import pytest
 from support.rows import Connection, until
@@ -34,6 +36,11 @@ SELECT
 FROM generate_series(1, 20000) AS n;
 INSERT INTO sagad.lock (namespace, saga_id, name, fencing_token)
 SELECT 'default', n::text, 'lock-' || n / 2, CASE WHEN n % 2 = 0 THEN n END FROM generate_series(1, 20000) AS n
+"""
+
+QUEUE = """
+INSERT INTO sagad.lock (namespace, saga_id, name, fencing_token)
+SELECT 'default', 's' || n, 'x', CASE WHEN n = 0 THEN 1 END FROM generate_series(0, 499) AS n
 """
 
 
@@ -124,6 +131,32 @@ async def test_reads_of_a_large_table_use_the_index_made_for_them(postgres_dsn: 
 
     assert re.search(rf"using {index} on|on {index} ", text), text
     assert not re.search("Seq Scan on (saga|lock)", text), text
+
+
+async def test_the_locks_of_a_page_of_sagas_cost_one_look_at_a_queue_though_all_of_them_wait_in_it(
+    postgres_dsn: str,
+) -> None:
+    await migrate(postgres_dsn)
+    connection = await connect(PostgresSettings(dsn=postgres_dsn), plan_cache_mode="force_generic_plan")
+    try:
+        await connection.execute(QUEUE)
+        sagas = [f"s{number}" for number in range(500)]
+        explained = await connection.fetchval(
+            f"EXPLAIN (ANALYZE, FORMAT JSON) {LOCKS['of_sagas']}", ["default"] * len(sagas), sagas
+        )
+    finally:
+        await connection.close()
+
+    rows = sum(rows_read(json.loads(explained)[0]["Plan"]))
+    assert len(sagas) <= rows <= 3 * 500 + 10  # its own lock of each saga, the holder, and the queue
+
+
+def rows_read(node: dict[str, Any]) -> Iterator[float]:
+    """From the table of locks, by each scan of a plan."""
+    if node.get("Relation Name") == "lock":
+        yield node["Actual Loops"] * (node["Actual Rows"] + node.get("Rows Removed by Filter", 0))
+    for child in node.get("Plans", ()):
+        yield from rows_read(child)
 
 
 def test_the_relay_partition_of_a_saga_is_fixed_for_ever() -> None:

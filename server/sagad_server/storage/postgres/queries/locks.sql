@@ -38,24 +38,34 @@ UNION ALL
 SELECT namespace, name, saga_id, fencing_token, true FROM granted
 
 -- name: of_sagas
--- What sagas hold and wait for, and who else is concerned.
+-- What sagas hold and wait for, and who else is concerned: looked up once for each resource, since a whole page of sagas
+-- may wait for the same one.
+WITH own AS MATERIALIZED (
+    SELECT l.*
+    FROM unnest($1::text[], $2::text[]) AS k (namespace, saga_id)
+    CROSS JOIN LATERAL (
+        SELECT * FROM sagad.lock WHERE namespace = k.namespace AND saga_id = k.saga_id OFFSET 0
+    ) AS l
+),
+others AS MATERIALIZED (
+    SELECT r.resource, coalesce(h.saga_id, '') AS holder, q.waiting, q.waiting_count
+    FROM (SELECT DISTINCT resource FROM own) AS r
+    LEFT JOIN LATERAL (
+        SELECT saga_id FROM sagad.lock
+        WHERE resource = r.resource AND fencing_token IS NOT NULL
+        OFFSET 0
+    ) AS h ON true
+    CROSS JOIN LATERAL (
+        SELECT (coalesce(array_agg(saga_id ORDER BY ticket), '{}'))[:10] AS waiting, count(*) AS waiting_count
+        FROM (
+            SELECT saga_id, ticket FROM sagad.lock
+            WHERE resource = r.resource AND fencing_token IS NULL
+            ORDER BY ticket LIMIT 1000
+        ) AS t
+    ) AS q
+)
 SELECT
-    l.namespace, l.saga_id, l.name, l.ticket, l.fencing_token, l.request_time, l.take_time,
-    coalesce(h.saga_id, '') AS holder, q.waiting, q.waiting_count
-FROM unnest($1::text[], $2::text[]) AS k (namespace, saga_id)
-CROSS JOIN LATERAL (
-    SELECT * FROM sagad.lock WHERE namespace = k.namespace AND saga_id = k.saga_id ORDER BY name OFFSET 0
-) AS l
-LEFT JOIN LATERAL (
-    SELECT saga_id FROM sagad.lock
-    WHERE resource = l.resource AND fencing_token IS NOT NULL
-    OFFSET 0
-) AS h ON true
-CROSS JOIN LATERAL (
-    SELECT (coalesce(array_agg(saga_id ORDER BY ticket), '{}'))[:10] AS waiting, count(*) AS waiting_count
-    FROM (
-        SELECT saga_id, ticket FROM sagad.lock
-        WHERE resource = l.resource AND fencing_token IS NULL
-        ORDER BY ticket LIMIT 1000
-    ) AS t
-) AS q
+    own.namespace, own.saga_id, own.name, own.ticket, own.fencing_token, own.request_time, own.take_time,
+    others.holder, others.waiting, others.waiting_count
+FROM own JOIN others USING (resource)
+ORDER BY own.name
