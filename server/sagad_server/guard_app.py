@@ -53,8 +53,9 @@ class NodeGuard:
         if self._redis is not None:
             from sagad_server.guard.lock_channel import LockChannel
 
-            self._channel = LockChannel(self._redis, self._clock, self._random, locks.wake)
-            locks.on_passed = self._channel.tell
+            self._channel = channel = LockChannel(self._redis, self._clock, self._random, locks.wake)
+            locks.on_passed = channel.tell
+            locks.told = lambda: channel.listens
 
     def paces(self, config: Config) -> dict[str, Pace]:
         """By participant, of those that are limited."""

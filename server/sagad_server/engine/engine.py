@@ -4,7 +4,7 @@ Everything here is a callback of one event loop: there is no task and no future 
 most one transition on its way; inputs that come meanwhile wait behind it.
 """
 
-from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence, Set
 from datetime import datetime
 from typing import Any
 
@@ -28,7 +28,7 @@ from sagad_server.engine.waits import next_move_ms, only_waits
 from sagad_server.engine.watch import Watches
 from sagad_server.engine.writer import Writer
 from sagad_server.engine.writes import write_of
-from sagad_server.storage.store import DataRejected, EventRow, Key, Store, Write
+from sagad_server.storage.store import DataRejected, EventRow, Key, LockId, Store, Write
 
 RETRY_AFTER_MS = 1000
 
@@ -155,6 +155,9 @@ class Engine:
         if active.owned and write.epoch != write.guard_epoch:  # until now it was not, and no timer of it is armed
             self._timers.arm_all(active)
         self._go_on(active)
+
+    def awaited(self, locks: Set[LockId]) -> None:
+        self.locks.ask(locks)
 
     def held_up(self, write: Write) -> None:
         active = self._writing(write)

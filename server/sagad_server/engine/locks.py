@@ -18,6 +18,8 @@ from sagad_server.storage.store import Holder, Key, LockId, Store
 
 _LOOK_EVERY_S = 0.25
 """For what other nodes have given back, where nobody tells of it."""
+_LOOK_WHEN_TOLD_S = 3.0
+"""Where somebody does: he may die before he has told, and what he tells may be lost."""
 _MOST_AT_ONCE = 500
 
 
@@ -39,6 +41,8 @@ class Locks:
         self._on_granted = on_granted
         self.on_passed: Callable[[Sequence[LockId]], None] | None = None
         """Hears of locks that have passed to sagas of other nodes."""
+        self.told: Callable[[], bool] = lambda: False
+        """Whether `wake` is called, as a rule, when a lock has passed to a saga of this node."""
         self._held: dict[LockId, Key] = {}
         """By sagas of this node, as far as it knows; also those that are just about to take it."""
         self._waiting: dict[LockId, dict[Key, tuple[int, ActiveSaga]]] = {}
@@ -47,6 +51,10 @@ class Locks:
         self._asked: dict[LockId, None] = {}
         self._asks = False
         self._looks = False
+        self._look_at_s = clock.monotonic()
+        """When to look for all, though somebody tells."""
+        self._looked = 0
+        """Waits up to this number have been looked for since they began."""
 
     @property
     def waiting(self) -> int:
@@ -67,7 +75,7 @@ class Locks:
         saga, namespace = active.saga, active.key[0]
         self.forget(active)
         if saga.ended:
-            self.ask([(namespace, name) for name in saga.locks])
+            self.wake((namespace, name) for name in saga.locks)  # who waits elsewhere, the store knows: see `Committed`
             return
         for name in saga.lock_tokens:
             self._held[namespace, name] = active.key
@@ -145,5 +153,15 @@ class Locks:
 
     def _look_now(self) -> None:
         self._looks = False
-        self.ask(lock for lock in self._waiting if lock not in self._held)
+        now_s = self._clock.monotonic()
+        if not self.told() or now_s >= self._look_at_s:
+            self._look_at_s, self._looked = now_s + _LOOK_WHEN_TOLD_S, 0
+        self.ask(lock for lock in self._waiting if lock not in self._held and self._newest(lock) > self._looked)
+        self._looked = self._waits
         self._look()
+
+    def _newest(self, lock: LockId) -> int:
+        """The number of the last wait for it. Each is looked for once soon after it began: whoever gave the lock back
+        at the same time has seen nobody wait, and told nobody."""
+        number, _ = next(reversed(self._waiting[lock].values()))
+        return number

@@ -8,7 +8,7 @@ time, and nothing is sent ahead of a batch whose fate is unknown.
 
 import asyncio
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from datetime import datetime
 from typing import Protocol
 from uuid import UUID
@@ -19,6 +19,7 @@ from sagad_server.storage.store import (
     CommitUnknown,
     DataRejected,
     Key,
+    LockId,
     LostRace,
     Retryable,
     RowState,
@@ -42,6 +43,9 @@ class Owner(Protocol):
 
     def written(self, write: Write, time: datetime, lock_tokens: Mapping[str, int]) -> None:
         """It is durable. `lock_tokens` are those of the locks that it has taken."""
+
+    def awaited(self, locks: Set[LockId]) -> None:
+        """These were given back, and others wait for them. Not told of a commit whose answer was lost."""
 
     def held_up(self, write: Write) -> None:
         """Not inserted: a lock that it was to take is not free."""
@@ -176,6 +180,8 @@ class Writer:
                         self._owner.held_up(write)
                     else:
                         missing.append(write)
+                if committed.awaited:
+                    self._owner.awaited(committed.awaited)
                 writes = await self._resolve(missing, sent, answered=True) if missing else []
 
     async def _halve(self, writes: list[Write], sent: list[UUID], error: DataRejected) -> None:

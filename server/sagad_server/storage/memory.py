@@ -112,9 +112,11 @@ class MemoryStore:
         held_up = {w.key for w in batch.writes if w.takes and not database.locks.free(w.key, w.takes)}
         database.journal.begin()
         free = [write for write in batch.writes if write.key not in held_up]
+        awaited = {write.key: database.locks.awaited(write.key) for write in free if write.gives_back}
         written = {write.key for write in free if database.write(write, owner, batch.batch_id, now)}
         tokens = {write.key: database.locks.tokens(write.key) for write in free if write.takes}
-        return Committed(written, now, held_up, tokens)
+        passes = {lock for key, locks in awaited.items() if key in written for lock in locks}
+        return Committed(written, now, held_up, tokens, passes)
 
     async def resolve(self, keys: Sequence[Key]) -> dict[Key, RowState]:
         if self._instance_id is None:

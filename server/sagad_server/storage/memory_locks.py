@@ -63,6 +63,14 @@ class MemoryLocks:
             if not rows:
                 del self._rows[row.lock]
 
+    def awaited(self, key: Key) -> list[LockId]:
+        """What a saga holds or waits for, and another waits for as well."""
+        return [
+            row.lock
+            for row in self._of.get(key, ())
+            if any(other.fencing_token is None and other is not row for other in self._rows[row.lock])
+        ]
+
     def grant(self, locks: Sequence[LockId]) -> list[Holder]:
         """See `Store.grant`."""
         holders = []

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 Key = tuple[str, str]
 """(namespace, saga_id)"""
+LockId = tuple[str, str]
+"""(namespace, name)"""
 
 
 class CommitUnknown(Exception):  # noqa: N818 - it is not known to be an error
@@ -111,10 +113,9 @@ class Committed:
     """New sagas that were not written because a lock that they were to take is not free."""
     lock_tokens: Mapping[Key, Mapping[str, int]] = field(default_factory=dict)
     """Fencing tokens of the locks taken, by name."""
-
-
-LockId = tuple[str, str]
-"""(namespace, name)"""
+    awaited: Set[LockId] = frozenset()
+    """Locks given back for which another saga waited when the commit began. Who queues at the same time is not among
+    them, and has to look."""
 
 
 @dataclass(slots=True, frozen=True)

@@ -84,6 +84,20 @@ async def test_the_end_of_a_saga_gives_back_what_it_holds_and_what_it_waits_for(
     assert await backend.store.locks([key("a")]) == {}
 
 
+async def test_the_end_of_a_saga_tells_which_of_its_locks_others_wait_for(backend: Backend) -> None:
+    await backend.commit(start("a", takes=("x", "y")), start("b", takes=("z",)), start("other", takes=("v",)))
+    await backend.commit(step("a", 2, queues_for="z"), step("other", 2, queues_for="x"))
+    await backend.commit(start("c", queues_for="z"))
+
+    nobody = await backend.store.commit(batch(step("b", 2)))
+    told = await backend.store.commit(batch(end("a", 3, gives_back=True), end("b", 9, gives_back=True)))
+    alone = await backend.store.commit(batch(end("other", 3, gives_back=True)))
+
+    assert nobody.awaited == set()
+    assert told.awaited == {lock("x"), lock("z")}  # y is nobody's, and the end of b was not written
+    assert alone.awaited == set()
+
+
 async def test_a_guard_that_fails_takes_and_gives_back_nothing(backend: Backend) -> None:
     await backend.commit(start("a", takes=("x",)), start("b"))
 

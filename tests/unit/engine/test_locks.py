@@ -1,5 +1,7 @@
 """Resource locks: no two sagas at once, in fair order, over crashes and take-overs."""
 
+from collections.abc import Sequence
+
 import pytest
 from support.definitions import definition, step
 from support.play import refused
@@ -9,7 +11,8 @@ from sagad_server.domain.errors import InvalidArgument
 from sagad_server.domain.inputs import Pending, Success
 from sagad_server.domain.saga import Saga
 from sagad_server.domain.states import EventCause, SagaState, StepState
-from sagad_server.storage.store import CommitUnknown, Retryable
+from sagad_server.engine import locks
+from sagad_server.storage.store import CommitUnknown, Holder, LockId, Retryable
 
 DONE = Success(None)
 ONE = definition(step("reserve"), locks=["'order/' + input.order"])
@@ -248,6 +251,80 @@ async def test_two_nodes_share_a_lock_and_the_other_one_looks_for_it_by_itself()
     await one.answer("a:reserve", DONE)
     await other.advance(1)
     assert calls(other) == ["b:reserve"]
+
+
+def looks(world: World, monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """When the node asks the store about locks."""
+    times: list[float] = []
+    grant = world.store.grant
+
+    async def noted(locks: Sequence[LockId]) -> list[Holder]:
+        times.append(world.clock.now_s)
+        return await grant(locks)
+
+    monkeypatch.setattr(world.store, "grant", noted)
+    return times
+
+
+async def test_a_node_that_is_told_by_others_looks_seldom_and_a_lost_message_costs_no_more_than_that(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    one = World(ONE)
+    one.renews = True  # it is not to be taken for dead
+    await one.boot()
+    other = World(ONE, name="n2", beside=one)
+    await other.boot()
+    other.engine.locks.told = lambda: True
+    await one.start("a", {"order": "1"})
+    await other.start("b", {"order": "1"})
+    await other.advance(4)
+    seen = looks(other, monkeypatch)
+    await other.advance(30)
+    assert 8 <= len(seen) <= 30 / locks._LOOK_WHEN_TOLD_S + 1
+    await one.answer("a:reserve", DONE)  # and nobody tells of it
+    await other.advance(locks._LOOK_WHEN_TOLD_S + locks._LOOK_EVERY_S)
+    assert calls(other) == ["b:reserve"]
+
+
+async def test_a_node_that_is_told_no_more_looks_as_often_as_one_that_never_was() -> None:
+    one = await booted()
+    other = World(ONE, name="n2", beside=one)
+    await other.boot()
+    told = [True]
+    other.engine.locks.told = lambda: told[0]
+    await one.start("a", {"order": "1"})
+    await other.start("b", {"order": "1"})
+    await other.advance(1)
+    await one.answer("a:reserve", DONE)
+    told[0] = False
+    await other.advance(2 * locks._LOOK_EVERY_S)
+    assert calls(other) == ["b:reserve"]
+
+
+async def test_who_queues_while_the_lock_is_given_back_looks_soon_though_others_tell() -> None:
+    """The write that gives it back has begun before the wait, and ends after the first look: nobody tells."""
+    one = await booted()
+    other = World(ONE, name="n2", beside=one)
+    await other.boot()
+    other.engine.locks.told = lambda: True
+    await one.start("z", {"order": "2"})
+    await other.start("y", {"order": "2"})
+    await other.advance(1)  # it has looked for all, and the next time is some way off
+    await one.start("a", {"order": "1"})
+    await other.start("b", {"order": "1"})
+    await one.answer("a:reserve", DONE)
+    await other.advance(2 * locks._LOOK_EVERY_S)
+    assert calls(other) == ["b:reserve"]
+
+
+async def test_the_end_of_a_saga_asks_nothing_where_nobody_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = await booted()
+    seen = looks(world, monkeypatch)
+    for saga_id in "abc":
+        await world.start(saga_id, {"order": "1"})
+        await world.answer(f"{saga_id}:reserve", DONE)
+    await world.advance(5)
+    assert seen == []
 
 
 async def test_what_passes_to_a_saga_of_another_node_is_told_and_whoever_is_told_looks_at_once() -> None:

@@ -107,7 +107,8 @@ class Writer:
         if not locks:
             return Committed(keys, record["time"])
         held_up = {new[place - 1].key for place in record["held_up"] or ()}
-        return Committed(keys, record["time"], held_up, _lock_tokens(record))
+        awaited = set(zip(record["awaited_namespaces"] or (), record["awaited_names"] or (), strict=True))
+        return Committed(keys, record["time"], held_up, _lock_tokens(record), awaited)
 
     async def _statement(self, sql: str) -> Statement:
         """The prepared statement, on a connection that is alive as far as we know."""

@@ -164,6 +164,7 @@ classes AS MATERIALIZED (
 -- name: locks
 -- Takes and queues for what the sagas that are written ask for, and gives back all of those that have ended: their rows
 -- are found by the index, and also in the version that a grant has made of them meanwhile, because of `= ANY (ARRAY[])`.
+-- `awaited` are those that somebody waits for.
 x AS (
     INSERT INTO sagad.lock (namespace, saga_id, name, fencing_token, take_time)
     SELECT wanted.namespace, wanted.saga_id, wanted.name, nextval('sagad.lock_token'), now()
@@ -183,6 +184,15 @@ z AS (
     USING u
     WHERE u.ordinal = ANY ($47::bigint[])
         AND l.namespace = ANY (ARRAY[u.namespace]) AND l.saga_id = ANY (ARRAY[u.saga_id])
+    RETURNING l.namespace, l.saga_id, l.name, l.resource
+),
+awaited AS (
+    SELECT z.namespace, z.name
+    FROM z, LATERAL (
+        SELECT FROM sagad.lock AS l
+        WHERE l.resource = z.resource AND l.fencing_token IS NULL AND l.saga_id <> z.saga_id
+        LIMIT 1
+    ) AS others
 )
 
 -- name: answer_locks
@@ -191,8 +201,11 @@ SELECT
     (SELECT array_agg(w.ordinal) FROM w) AS started,
     (SELECT array_agg(u.ordinal) FROM u) AS advanced,
     (SELECT array_agg(h.ordinal) FROM h) AS held_up,
-    t.*
+    t.*, a.*
 FROM (
+    SELECT array_agg(awaited.namespace) AS awaited_namespaces, array_agg(awaited.name) AS awaited_names
+    FROM awaited
+) AS a, (
     SELECT
         array_agg(x.namespace) AS namespaces,
         array_agg(x.saga_id) AS saga_ids,

@@ -1,11 +1,8 @@
 -- name: grant
--- Gives what nobody holds to who has waited longest, and says who holds what now. Classes: see commit.sql.
+-- Gives what nobody holds to who has waited longest, and says who holds what now. Classes: see commit.sql; only those of
+-- locks that can be given are locked, since those who wait look again and again, mostly in vain.
 WITH asked AS MATERIALIZED (
     SELECT DISTINCT namespace, name FROM unnest($1::text[], $2::text[]) AS a (namespace, name)
-),
-classes AS MATERIALIZED (
-    SELECT pg_advisory_xact_lock(hashtext('sagad.lock'), c.class)
-    FROM (SELECT DISTINCT hashtext(namespace || '/' || name) & 63 AS class FROM asked ORDER BY class) AS c
 ),
 held AS MATERIALIZED (
     SELECT l.namespace, l.name, l.saga_id, l.fencing_token
@@ -15,15 +12,28 @@ held AS MATERIALIZED (
         OFFSET 0
     ) AS l
 ),
+free AS MATERIALIZED (
+    SELECT a.namespace, a.name
+    FROM asked AS a, LATERAL (
+        SELECT FROM sagad.lock AS t
+        WHERE t.resource = a.namespace || '/' || a.name AND t.fencing_token IS NULL
+        LIMIT 1
+    ) AS waiting
+    WHERE (a.namespace, a.name) NOT IN (SELECT namespace, name FROM held)
+),
+classes AS MATERIALIZED (
+    SELECT pg_advisory_xact_lock(hashtext('sagad.lock'), c.class)
+    FROM (SELECT DISTINCT hashtext(namespace || '/' || name) & 63 AS class FROM free ORDER BY class) AS c
+),
 next AS MATERIALIZED (
     SELECT l.namespace, l.name, l.saga_id
-    FROM asked AS a, LATERAL (
+    FROM free AS a, LATERAL (
         SELECT * FROM sagad.lock AS t
         WHERE t.resource = a.namespace || '/' || a.name AND t.fencing_token IS NULL
         ORDER BY t.ticket LIMIT 1
         FOR UPDATE SKIP LOCKED
     ) AS l
-    WHERE (SELECT count(*) FROM classes) >= 0 AND (a.namespace, a.name) NOT IN (SELECT namespace, name FROM held)
+    WHERE (SELECT count(*) FROM classes) >= 0
 ),
 granted AS (
     UPDATE sagad.lock AS l
