@@ -8,6 +8,7 @@ from cyclopts import App, Parameter, validators
 
 from bench import subjects
 from bench.database import postgres, postmaster_pid
+from bench.locks import locks
 from bench.measure import Figures, measure
 from bench.modes import MODES
 from bench.profile import profile
@@ -121,6 +122,18 @@ def size_command(*, sagas: int = 1_000_000, seconds: float = 8, dsn: str | None 
     with postgres(dsn) as server:
         row = asyncio.run(size(server, sagas, seconds))
     print_rows("size", columns(row))
+
+
+@app.command(name="locks")
+def locks_command(
+    *,
+    rounds: Annotated[int, Parameter(validator=validators.Number(gte=1))] = 3,
+    seconds: Annotated[float, Parameter(validator=validators.Number(gt=0))] = 8,
+    dsn: str | None = None,
+) -> None:
+    """Sagas without a lock, with one that is free, and with one that others want: what each costs."""
+    with postgres(dsn) as server:
+        print_rows("locks", asyncio.run(locks(server, rounds, seconds)))
 
 
 def check_modes(names: list[str]) -> None:

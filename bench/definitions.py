@@ -1,4 +1,4 @@
-"""What the sagas of the bench do: definitions with default retries and no expressions, at one participant."""
+"""What the sagas of the bench do: definitions with default retries, at one participant."""
 
 from collections.abc import Sequence
 
@@ -25,11 +25,12 @@ def definitions() -> list[pb.Definition]:
         chain("bench-refused", ("reserve", "charge", "refuse")),
         graph("bench-graph"),
         chain("bench-asleep", ("wait",)),
+        chain("bench-locked", ("reserve", "charge", "ship"), "'order/' + input.order"),
     ]
 
 
-def chain(definition_id: str, actions: Sequence[str]) -> pb.Definition:
-    return definition(definition_id, [step(action) for action in actions])
+def chain(definition_id: str, actions: Sequence[str], *locks: str) -> pb.Definition:
+    return definition(definition_id, [step(action) for action in actions], *locks)
 
 
 def graph(definition_id: str) -> pb.Definition:
@@ -39,13 +40,14 @@ def graph(definition_id: str) -> pb.Definition:
     return definition(definition_id, steps)
 
 
-def definition(definition_id: str, steps: list[pb.StepDefinition]) -> pb.Definition:
+def definition(definition_id: str, steps: list[pb.StepDefinition], *locks: str) -> pb.Definition:
     return pb.Definition(
         definition_id=definition_id,
         version="1.0.0",
         name=definition_id,
         description=f"{len(steps)} steps at one participant, for the bench",
         steps=steps,
+        locks=locks,
     )
 
 

@@ -4,6 +4,7 @@ import asyncio
 import itertools
 import json
 import os
+import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Literal, TypeAlias
@@ -57,12 +58,18 @@ class Sagad:
     """Starts sagas of one definition, and expects each to end in one state."""
 
     def __init__(
-        self, channel: grpc.aio.Channel, definition_id: str, end: saga_pb2.SagaState.ValueType, watchers: int
+        self,
+        channel: grpc.aio.Channel,
+        definition_id: str,
+        end: saga_pb2.SagaState.ValueType,
+        watchers: int = 0,
+        resources: int = 0,
     ) -> None:
         self._stub: rpc.SagaServiceAsyncStub = rpc.SagaServiceStub(channel)
         self._definition_id = definition_id
         self._end = end
         self._watchers = watchers
+        self._resources = resources
         self._order = common_pb2.Payload(json=json_format.ParseDict(ORDER, struct_pb2.Value()))
 
     async def start(self, saga_id: str) -> None:
@@ -85,6 +92,8 @@ class Sagad:
         if self._watchers:
             number = int(saga_id.rpartition("-")[2])
             request.labels["watcher"] = str(number % self._watchers)
+        if self._resources:
+            request.input.json.struct_value.fields["order"].string_value = f"o-{random.randrange(self._resources)}"
         return request
 
     def _check(self, saga: saga_pb2.Saga) -> None:
@@ -168,22 +177,23 @@ async def run(
     definition_id: str,
     stream: bool,
     watchers: int,
+    resources: int,
 ) -> None:
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
-        start, start_many = starters(target, channel, definition_id, watchers)
+        start, start_many = starters(target, channel, definition_id, watchers, resources)
         clock = Clock(seconds)
         await (run_stream(start_many, clients, clock) if stream else run_clients(start, clients, clock))
         print(json.dumps(clock.figures()))
 
 
 def starters(
-    target: Literal["floor", "sagad"], channel: grpc.aio.Channel, definition_id: str, watchers: int
+    target: Literal["floor", "sagad"], channel: grpc.aio.Channel, definition_id: str, watchers: int, resources: int
 ) -> tuple[Start, StartMany]:
     if target == "floor":
         return floor_start(channel), floor_start_many(channel)
     refused = definition_id == "bench-refused"
     end = saga_pb2.SAGA_STATE_COMPENSATED if refused else saga_pb2.SAGA_STATE_SUCCEEDED
-    sagad = Sagad(channel, definition_id, end, watchers)
+    sagad = Sagad(channel, definition_id, end, watchers, resources)
     return sagad.start, sagad.start_many
 
 
@@ -197,8 +207,9 @@ def main(
     definition_id: str = "bench",
     stream: bool = False,
     watchers: int = 0,
+    resources: int = 0,
 ) -> None:
-    uvloop.run(run(target, port, clients, seconds, definition_id, stream, watchers))
+    uvloop.run(run(target, port, clients, seconds, definition_id, stream, watchers, resources))
 
 
 if __name__ == "__main__":

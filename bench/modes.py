@@ -20,14 +20,19 @@ class Mode:
     """Processes of sagad; the floor has one."""
     watchers: int = 0
     """Each saga of sagad has the label `watcher`, one of so many values in turn."""
+    resources: int = 0
+    """Each saga of sagad has one of so many for itself, chosen by chance; 0: none."""
 
     def options(self) -> list[str]:
         """As bench.load takes them."""
         options = ["--clients", str(self.clients), "--definition-id", self.definition_id]
-        return [*options, "--watchers", str(self.watchers), *["--stream"] * self.stream]
+        options += ["--watchers", str(self.watchers), "--resources", str(self.resources)]
+        return [*options, *["--stream"] * self.stream]
 
     @property
     def definition_id(self) -> str:
+        if self.resources:
+            return "bench-locked"
         return "bench-refused" if self.refuse else "bench-graph" if self.graph else "bench"
 
 
