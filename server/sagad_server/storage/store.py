@@ -89,7 +89,7 @@ class Write:
     """Only with `new`: locks that the saga is to hold. Nothing is written unless all of them are free, and nobody waits
     for one of them. No two writes of a batch take the same lock."""
     queues_for: str = ""
-    """The lock that the saga takes a ticket for."""
+    """The lock that the saga takes a ticket for. Tickets of one batch are drawn in the order of its writes."""
     gives_back: bool = False
     """All locks and tickets of the saga go with this write."""
 

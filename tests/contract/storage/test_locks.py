@@ -161,6 +161,19 @@ async def test_holder_and_waiters_can_be_seen(backend: Backend) -> None:
     assert waits.request_time >= x.request_time
 
 
+async def test_tickets_of_one_batch_are_in_the_order_of_its_writes(backend: Backend) -> None:
+    await backend.commit(start("a", takes=("x",)), start("m"), start("f"))
+    order = ["k", "m", "b", "z", "f", "c"]
+    writes = [step(saga, 2) if saga in "mf" else start(saga) for saga in order]
+    for write in writes:
+        write.queues_for = "x"
+
+    await backend.commit(*writes)
+
+    ((row,),) = (await backend.store.locks([key("a")])).values()
+    assert row.waiting == order
+
+
 async def test_locks_stay_when_a_saga_is_taken_over_or_parked(backend: Backend) -> None:
     await backend.commit(start("a", takes=("x",)), start("b", queues_for="x"))
     tokens = (await backend.load("a")).lock_tokens

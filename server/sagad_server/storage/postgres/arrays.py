@@ -51,10 +51,11 @@ def start_arrays(writes: Sequence[Write]) -> list[Sequence[object]]:
     ]
 
 
-def lock_arrays(new: Sequence[Write], old: Sequence[Write]) -> list[Sequence[object]]:
-    """Parameters $40 to $47, for what takes, queues for or gives back locks."""
+def lock_arrays(writes: Sequence[Write], new: Sequence[Write], old: Sequence[Write]) -> list[Sequence[object]]:
+    """Parameters $40 to $47, for what takes, queues for or gives back locks. Who queues does so in the order of the
+    batch, `writes`, and not of keys."""
     takes = [(place, *write.key, name) for place, write in enumerate(new, start=1) for name in write.takes]
-    queues = [(*write.key, write.queues_for) for write in (*new, *old) if write.queues_for]
+    queues = [(*write.key, write.queues_for) for write in writes if write.queues_for]
     return [
         *([row[column] for row in takes] for column in range(4)),
         *([row[column] for row in queues] for column in range(3)),

@@ -95,7 +95,7 @@ class Writer:
             if new or locks:
                 arguments += start_arrays(new)
             if locks:
-                arguments += lock_arrays(new, old)
+                arguments += lock_arrays(batch.writes, new, old)
         except UnicodeEncodeError as error:
             raise DataRejected(f"a key cannot be encoded in UTF-8: {error}") from error
         async with self._one_at_a_time:

@@ -175,9 +175,10 @@ x AS (
 q AS (
     INSERT INTO sagad.lock (namespace, saga_id, name)
     SELECT t.namespace, t.saga_id, t.name
-    FROM unnest($44::text[], $45::text[], $46::text[]) AS t (namespace, saga_id, name)
+    FROM unnest($44::text[], $45::text[], $46::text[]) WITH ORDINALITY AS t (namespace, saga_id, name, place)
     JOIN (SELECT namespace, saga_id FROM w UNION ALL SELECT namespace, saga_id FROM u) AS written
         USING (namespace, saga_id)
+    ORDER BY t.place
 ),
 z AS (
     DELETE FROM sagad.lock AS l
