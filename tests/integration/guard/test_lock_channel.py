@@ -89,14 +89,15 @@ async def test_without_redis_or_its_data_locks_pass_on_all_the_same(
     assert answer.state == saga_pb2.SAGA_STATE_SUCCEEDED
 
 
-async def test_a_redis_that_is_back_tells_again(
+async def test_a_node_looks_seldom_only_while_redis_tells_it_and_a_redis_that_is_back_tells_again(
     own_redis: OwnRedis, participant: ScriptedParticipant, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with nodes(own_redis, participant) as servers:
         await listening(*servers)
+        assert all(server.engine.locks.told() for server in servers)  # they look seldom
         await asyncio.to_thread(own_redis.kill)
         for server in servers:
-            await eventually(lambda: not server.app._guard._channel.listens)  # type: ignore[union-attr]  # noqa: B023
+            await eventually(lambda: not server.engine.locks.told())  # noqa: B023
         await asyncio.to_thread(own_redis.start)
         await listening(*servers)
         monkeypatch.setattr(locks, "_LOOK_EVERY_S", NEVER_S)
