@@ -40,7 +40,9 @@ INSERT INTO sagad.saga (
 SELECT
     gen_random_uuid(), revision, epoch, create_time - age, update_time - age, parking_mask, state, category,
     end_time - age, namespace, copy, definition_id, version, incident_id,
-    labels || jsonb_build_object('order', n::text, 'customer', (n / 20 % 50000)::text, 'region', (n / 20 % 4)::text),
+    labels || jsonb_build_object(
+        'order', n::text, 'customer', (n / 20 % 50000)::text, 'region', (n / 20 % 4)::text, 'shelf', (n % 4)::text
+    ),
     request_hash, body
 FROM copied AS c JOIN sagad.saga AS s ON s.saga_id = c.template
 ORDER BY n
@@ -60,8 +62,9 @@ ORDER BY n, revision
 
 
 async def fill(dsn: str, sagas: int, progress: Callable[[int], None]) -> None:
-    """Makes `sagas` copies of the sagas `template-...`, in turn, with labels order (unique), customer (50,000 of them)
-    and region (4 of them). The secondary indexes are made anew afterwards, and the tables are vacuumed and analysed."""
+    """Makes `sagas` copies of the sagas `template-...`, in turn, with labels order (unique), customer (50,000 of them),
+    region (4 of them) and shelf (4; the copies of one template have the same). The secondary indexes are made anew
+    afterwards, and the tables are vacuumed and analysed."""
     connection = await asyncpg.connect(dsn, server_settings={"synchronous_commit": "off", "jit": "off"})
     try:
         await connection.execute("SET maintenance_work_mem = '1GB'")

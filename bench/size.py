@@ -15,7 +15,7 @@ from bench.measure import WARM_UP_S, load
 from bench.modes import Mode
 from bench.report import percentile_ms
 from bench.subjects import sagad
-from sagad.v1 import saga_pb2
+from sagad.v1 import common_pb2, saga_pb2
 from sagad.v1 import saga_service_pb2 as pb
 from sagad.v1 import saga_service_pb2_grpc as rpc
 
@@ -63,15 +63,23 @@ async def read(port: int, sagas: int) -> dict[str, float]:
 
 
 def filters(sagas: int) -> dict[str, saga_pb2.SagaFilter]:
-    hour_ago = timestamp_pb2.Timestamp(seconds=int(time.time()) - 3600)
+    hour_ago, minute_later = (timestamp_pb2.Timestamp(seconds=int(time.time()) - ago_s) for ago_s in (3600, 3540))
+    failed = [common_pb2.FAILURE_CATEGORY_BUSINESS]
     return {
         "all": saga_pb2.SagaFilter(),
         "state": saga_pb2.SagaFilter(states=[saga_pb2.SAGA_STATE_COMPENSATED]),
         "definition": saga_pb2.SagaFilter(definition_id="bench-refused"),
         "order": saga_pb2.SagaFilter(labels={"order": str(sagas // 2)}),
         "region": saga_pb2.SagaFilter(labels={"region": "1"}),
+        "no_region": saga_pb2.SagaFilter(labels={"region": "9"}),
         "create_time": saga_pb2.SagaFilter(create_time_max=hour_ago),
         "end_time": saga_pb2.SagaFilter(end_time_max=hour_ago),
+        "end_minute": saga_pb2.SagaFilter(end_time_min=hour_ago, end_time_max=minute_later),
+        "category": saga_pb2.SagaFilter(categories=failed),
+        # Each of two things is of many, and both together are of none.
+        "state_and_label": saga_pb2.SagaFilter(states=[saga_pb2.SAGA_STATE_COMPENSATED], labels={"shelf": "1"}),
+        "definition_and_label": saga_pb2.SagaFilter(definition_id="bench-refused", labels={"shelf": "1"}),
+        "definition_and_category": saga_pb2.SagaFilter(definition_id="bench", categories=failed),
     }
 
 

@@ -247,7 +247,8 @@ class Client(Steering):
         page_token: str = "",
         view: SagaView.ValueType = SagaView.SAGA_VIEW_BASIC,
     ) -> Pages[Saga]:
-        """The sagas that a filter selects, newest first. page_size is 0-1,000 a page; 0 means 50."""
+        """The sagas that a filter selects, newest first. page_size is 0-1,000 a page; 0 means 50. Where the filter
+        selects few of many, pages may be shorter, even empty, and have others behind them."""
 
         async def fetch(token: str) -> Page[Saga]:
             request = pb.ListSagasRequest(

@@ -922,7 +922,9 @@ Global___SagaFilter: _TypeAlias = SagaFilter  # noqa: Y015
 
 @_typing.final
 class SagaStats(_message.Message):
-    """SagaStats counts sagas: all that have not ended, and the newest 10,000 that have. See ended_since."""
+    """SagaStats counts sagas: all that have not ended, and the newest 10,000 that have, or fewer where the filter selects few
+    of many. See ended_since.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -960,8 +962,8 @@ class SagaStats(_message.Message):
 
     @_builtins.property
     def ended_since(self) -> _timestamp_pb2.Timestamp:
-        """ended_since: 10,000 ended sagas are counted, those created since then; older ones are left out. To count others, set the
-        filter's create_time_max to it. Unset: all that have ended are counted.
+        """ended_since: of those that have ended, the ones created since then are counted, older ones are left out. To count these,
+        set the filter's create_time_max to it. Unset: all that have ended are counted.
         """
 
     def __init__(

@@ -406,10 +406,12 @@ class ListSagasResponse(_message.Message):
     SAGAS_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
-    """next_page_token is empty on the last page."""
+    """next_page_token is empty on the last page, and only there."""
     @_builtins.property
     def sagas(self) -> _containers.RepeatedCompositeFieldContainer[_saga_pb2.Saga]:
-        """sagas of the page."""
+        """sagas of the page. Where the filter selects few of many, a page may hold fewer than page_size, even none, and not be the
+        last: sagad looks at some thousands for a page.
+        """
 
     def __init__(
         self,

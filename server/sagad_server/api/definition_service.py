@@ -21,7 +21,7 @@ from sagad_server.domain.lint import definition_warnings
 from sagad_server.domain.validation import RequestChecker, ValidationLimits, definition_violations
 from sagad_server.engine.definitions import Definitions
 from sagad_server.storage.audit import AuditEntry, AuditKind
-from sagad_server.storage.store import MOST_ENDED, SagaFilter, Store, StoredDefinition
+from sagad_server.storage.store import MOST_ENDED, MOST_SCANNED_ENDED, SagaFilter, Store, StoredDefinition
 
 _Position = tuple[str, str]
 """(definition_id, version)"""
@@ -166,7 +166,8 @@ class DefinitionService(DefinitionServiceServicer):
         versions = await self._store.list_definitions(namespace, definition_id)
         if not any(version in ("", one.version) for one in versions):
             raise _not_found(definition_id, version)
-        stats = await self._store.stats(namespace, SagaFilter(definition_id=definition_id, version=version), MOST_ENDED)
+        selection = SagaFilter(definition_id=definition_id, version=version)
+        stats = await self._store.stats(namespace, selection, MOST_ENDED, MOST_SCANNED_ENDED)
         return pb.GetDefinitionStatsResponse(stats=stats_message(stats))
 
     async def SimulateDefinition(

@@ -23,7 +23,7 @@ from sagad_server.domain.validation import RequestChecker, ValidationLimits
 from sagad_server.engine.commands import Commands
 from sagad_server.engine.ports import Snapshot
 from sagad_server.storage.audit import AuditKind
-from sagad_server.storage.store import Key, SagaFilter, SagaRow, Store
+from sagad_server.storage.store import MOST_SCANNED, Key, Position, SagaFilter, Store
 
 _LIMIT = Bounds(0, 10_000)
 _DEFAULT_LIMIT = 1000
@@ -77,15 +77,14 @@ class Repair:
         """All at first: what is repaired may no longer match, and what is refused still does."""
         selection = _selection(self._request)
         found: list[Found] = []
-        last: SagaRow | None = None
+        after: Position | None = None
         while len(found) <= self._limit:
-            after = None if last is None else (last.create_time, last.saga_id)
             size = min(_PAGE, self._limit + 1 - len(found))
-            rows = await self._store.list_sagas(self._namespace, selection, after, size)
-            found += [(row.key, row.revision) for row in rows]
-            if len(rows) < size:
+            page = await self._store.list_sagas(self._namespace, selection, after, size, MOST_SCANNED)
+            found += [(row.key, row.revision) for row in page.rows]
+            after = page.stopped_at
+            if after is None:
                 break
-            last = rows[-1]
         return found
 
     async def _count(self, key: Key, revision: int) -> None:

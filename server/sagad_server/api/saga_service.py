@@ -26,7 +26,7 @@ from sagad_server.engine.engine import Engine
 from sagad_server.engine.loader import Loader, not_found
 from sagad_server.guard.rate_limits import RateLimits
 from sagad_server.storage.events import event_message
-from sagad_server.storage.store import MOST_ENDED, Key, SagaRow
+from sagad_server.storage.store import MOST_ENDED, MOST_SCANNED, MOST_SCANNED_ENDED, Key, Position, SagaRow
 
 HEARTBEAT_S = 15.0
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -101,7 +101,9 @@ class SagaService(Steering):
         namespace, page = request.namespace or DEFAULT_NAMESPACE, Page(request.page_size)
         pages = Pages("ListSagas", namespace, request.filter)
         after = pages.position(request.page_token, _read_position)
-        rows = await self._store.list_sagas(namespace, read_filter(request.filter), after, page.size + 1)
+        selection = read_filter(request.filter)
+        found = await self._store.list_sagas(namespace, selection, after, page.size + 1, MOST_SCANNED)
+        rows = found.rows
         locks = await self._store.locks([row.key for row in rows if row.state not in ENDED])
         response = pb.ListSagasResponse()
         last = None
@@ -110,10 +112,12 @@ class SagaService(Steering):
             add_lock_rows(saga, locks.get(row.key, ()))
             if not page.take(saga):
                 assert last is not None, "the first one is always taken"
-                response.next_page_token = pages.token(_position(last))
-                break
+                response.next_page_token = pages.token(_position(last.position))
+                return response
             response.sagas.append(saga)
             last = row
+        if found.stopped_at is not None:
+            response.next_page_token = pages.token(_position(found.stopped_at))
         return response
 
     async def WatchSaga(  # type: ignore[override] # it writes to the context, so that it ends with the call
@@ -186,7 +190,8 @@ class SagaService(Steering):
         check.namespace("namespace", request.namespace)
         check.saga_filter("filter", request.filter)
         check.raise_if_any()
-        stats = await self._store.stats(request.namespace or DEFAULT_NAMESPACE, read_filter(request.filter), MOST_ENDED)
+        namespace, selection = request.namespace or DEFAULT_NAMESPACE, read_filter(request.filter)
+        stats = await self._store.stats(namespace, selection, MOST_ENDED, MOST_SCANNED_ENDED)
         return pb.GetSagaStatsResponse(stats=stats_message(stats))
 
     async def _saga(self, key: Key, *, full: bool) -> Saga:
@@ -222,11 +227,12 @@ def _unreadable(row: SagaRow, error: Exception) -> Saga:
     return row_message(row)
 
 
-def _position(row: SagaRow) -> str:
-    return f"{(row.create_time - _EPOCH) // timedelta(microseconds=1)} {row.saga_id}"
+def _position(position: Position) -> str:
+    create_time, saga_id = position
+    return f"{(create_time - _EPOCH) // timedelta(microseconds=1)} {saga_id}"
 
 
-def _read_position(text: str) -> tuple[datetime, str]:
+def _read_position(text: str) -> Position:
     microseconds, _, saga_id = text.partition(" ")
     if "\0" in saga_id:
         raise ValueError(saga_id)

@@ -4,7 +4,7 @@ import secrets
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import timedelta
 from math import ceil
 from uuid import UUID, uuid4
 
@@ -15,6 +15,7 @@ from sagad_server.storage.definitions import in_use, require_room, said_otherwis
 from sagad_server.storage.journal import Cursor, JournalPage
 from sagad_server.storage.memory_database import MOVING, MemoryDatabase, MemorySaga, require_storable
 from sagad_server.storage.memory_mirror import MemoryMirror
+from sagad_server.storage.selection import selects
 from sagad_server.storage.store import (
     Batch,
     Committed,
@@ -28,9 +29,11 @@ from sagad_server.storage.store import (
     Node,
     NodeRow,
     NodeState,
+    Position,
     Retryable,
     RowState,
     SagaFilter,
+    SagaPage,
     SagaRow,
     Stats,
     StoredDefinition,
@@ -191,14 +194,16 @@ class MemoryStore:
         return replace(saga.row) if saga is not None else None
 
     async def list_sagas(
-        self, namespace: str, selection: SagaFilter, after: tuple[datetime, str] | None, limit: int
-    ) -> list[SagaRow]:
-        rows = _newest_first(self._opened().selected(namespace, selection))
+        self, namespace: str, selection: SagaFilter, after: Position | None, limit: int, most_scanned: int
+    ) -> SagaPage:
+        following = _newest_first(self._opened().selected(namespace, SagaFilter()))
         if after is not None:
-            time, saga_id = after
-            later = (row for row in rows if row.create_time < time)
-            rows = [*(row for row in rows if row.create_time == time and row.saga_id > saga_id), *later]
-        return [replace(row) for row in rows[:limit]]
+            following = [row for row in following if _follows(row, after)]
+        scanned = following[: max(limit, most_scanned)]
+        rows = [replace(row) for row in scanned if selects(selection, row)][:limit]
+        if len(rows) == limit:
+            return SagaPage(rows, rows[-1].position)
+        return SagaPage(rows, scanned[-1].position if len(scanned) < len(following) else None)
 
     async def list_events(self, key: Key, after_revision: int, limit: int) -> list[EventRow]:
         saga = self._opened().sagas.get(key)
@@ -211,14 +216,20 @@ class MemoryStore:
     async def read_journal(self, after: Cursor, limit: int) -> JournalPage:
         return self._opened().journal.read(after, limit)
 
-    async def stats(self, namespace: str, selection: SagaFilter, most_ended: int) -> Stats:
-        rows = _newest_first(self._opened().selected(namespace, selection))
-        ended = [row for row in rows if row.end_time is not None][:most_ended]
-        moving = [row for row in rows if row.end_time is None]
+    async def stats(self, namespace: str, selection: SagaFilter, most_ended: int, most_scanned: int) -> Stats:
+        rows = _newest_first(self._opened().selected(namespace, SagaFilter()))
+        moving = [row for row in rows if row.end_time is None and selects(selection, row)]
+        all_ended = [row for row in rows if row.end_time is not None]
+        since = None
+        if len(all_ended) > most_scanned:
+            since = all_ended[most_scanned - 1].create_time + timedelta(microseconds=1)
+        scanned = (row for row in all_ended if since is None or row.create_time >= since)
+        ended = [row for row in scanned if selects(selection, row)][:most_ended]
         durations = sorted(row.end_time - row.create_time for row in ended if row.end_time)
         p50, p90, p99 = (_percentile(durations, share) for share in (0.5, 0.9, 0.99))
         oldest = min((row.create_time for row in moving), default=None)
-        since = ended[-1].create_time if len(ended) == most_ended else None
+        if len(ended) == most_ended:
+            since = ended[-1].create_time
         return Stats(_counts(row.state for row in (*moving, *ended)), p50, p90, p99, oldest, since)
 
     async def count_by_state(self) -> dict[int, int]:
@@ -350,3 +361,9 @@ def _newest_first(rows: Iterable[SagaRow]) -> list[SagaRow]:
     ordered = sorted(rows, key=lambda row: row.saga_id)
     ordered.sort(key=lambda row: row.create_time, reverse=True)
     return ordered
+
+
+def _follows(row: SagaRow, after: Position) -> bool:
+    """In the order of lists."""
+    time, saga_id = after
+    return row.create_time < time or (row.create_time == time and row.saga_id > saga_id)

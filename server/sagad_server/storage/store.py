@@ -194,6 +194,10 @@ class SagaRow:
     def key(self) -> Key:
         return self.namespace, self.saga_id
 
+    @property
+    def position(self) -> "Position":
+        return self.create_time, self.saga_id
+
 
 @dataclass(slots=True)
 class EventRow:
@@ -271,6 +275,22 @@ class SagaFilter:
 
 MOST_ENDED = 10_000
 """For `Store.stats`, as the contract promises."""
+MOST_SCANNED = 4_000
+"""For `Store.list_sagas`: what takes a few milliseconds."""
+MOST_SCANNED_ENDED = 50_000
+"""For `Store.stats`."""
+
+Position = tuple[datetime, str]
+"""A place in a list of sagas: (create_time, saga_id)."""
+
+
+@dataclass(slots=True)
+class SagaPage:
+    """A page of a list of sagas. It may be short, even empty, and yet not the last."""
+
+    rows: list[SagaRow]
+    stopped_at: Position | None
+    """There may be more behind this place; None: there is not."""
 
 
 @dataclass(slots=True)
@@ -284,7 +304,7 @@ class Stats:
     duration_p99: timedelta | None = None
     oldest_running_time: datetime | None = None
     ended_since: datetime | None = None
-    """None: all that have ended were counted. Else the create_time of the oldest of them that was."""
+    """None: all that have ended were counted. Else the create_time back to which they were."""
 
 
 @dataclass(slots=True)
@@ -386,10 +406,10 @@ class Store(Protocol):
         """A saga's row alone."""
 
     async def list_sagas(
-        self, namespace: str, selection: SagaFilter, after: tuple[datetime, str] | None, limit: int
-    ) -> list[SagaRow]:
-        """By create_time descending, then saga_id ascending; `after` is (create_time, saga_id) of the last row seen.
-        Tombstones are left out."""
+        self, namespace: str, selection: SagaFilter, after: Position | None, limit: int, most_scanned: int
+    ) -> SagaPage:
+        """By create_time descending, then saga_id ascending, from behind `after` on. Tombstones are left out. The page
+        comes short rather than that many more than `most_scanned` sagas are looked at."""
 
     async def list_events(self, key: Key, after_revision: int, limit: int) -> list[EventRow]:
         """The journal of a saga, oldest first."""
@@ -405,9 +425,10 @@ class Store(Protocol):
         Raises OutOfRange (JOURNAL_CHANGED) if the cursor is of another history, and its event is not there.
         """
 
-    async def stats(self, namespace: str, selection: SagaFilter, most_ended: int) -> Stats:
+    async def stats(self, namespace: str, selection: SagaFilter, most_ended: int, most_scanned: int) -> Stats:
         """Counts of the selected sagas: all that have not ended, and of those that have the newest `most_ended`, by
-        create_time. Tombstones are left out."""
+        create_time, or less of them rather than that many more than `most_scanned` are looked at. Tombstones are left
+        out."""
 
     async def count_by_state(self) -> dict[int, int]:
         """All sagas of all namespaces that have not ended, by state: cheap, for metrics."""

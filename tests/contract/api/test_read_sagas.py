@@ -148,6 +148,22 @@ async def test_pages_together_are_the_whole_list(server: Server, page_size: int)
     assert [event.revision for page in events for event in page.events] == [1, 2, 3]
 
 
+async def test_a_page_may_be_empty_and_have_more_behind_it(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rather than that sagad looks at millions in one call."""
+    monkeypatch.setattr("sagad_server.api.saga_service.MOST_SCANNED", 1)
+    await server.create(chain("reserve", definitionId="other"))
+    for number in range(3):
+        await server.start("other" if number else "order", saga_id=f"gold{number}", labels={"tier": "gold"}, wait=True)
+    for number in range(6):
+        await server.start(saga_id=f"s{number}", wait=True)
+    chosen = saga_pb2.SagaFilter(definition_id="order", labels={"tier": "gold"})
+
+    found = await pages(server.sagas.ListSagas, pb.ListSagasRequest(filter=chosen, page_size=1))
+
+    assert [saga.saga_id for page in found for saga in page.sagas] == ["gold0"]
+    assert [len(page.sagas) for page in found[:3]] == [0, 0, 0]
+
+
 async def test_a_page_ends_early_rather_than_become_too_large_for_a_client(server: Server) -> None:
     payload = Payload(data=b"x" * 250_000)
     for number in range(20):

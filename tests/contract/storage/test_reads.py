@@ -7,14 +7,26 @@ import pytest
 from support.storage import Backend, batch, definition, end, key, start, step
 
 from sagad_server.domain.states import FailureCategory, ParkingReason, SagaState
-from sagad_server.storage.store import SagaFilter, SagaRow
+from sagad_server.storage.store import MOST_SCANNED, Position, SagaFilter
 
 ALL = SagaFilter()
 MICROSECOND = timedelta(microseconds=1)
 
 
+async def pages_of(backend: Backend, selection: SagaFilter, limit: int, most_scanned: int) -> list[list[str]]:
+    """The saga_ids of all pages."""
+    pages: list[list[str]] = []
+    after: Position | None = None
+    while not pages or after is not None:
+        page = await backend.store.list_sagas("default", selection, after, limit, most_scanned)
+        assert page.stopped_at != after or after is None, "a page gets further"
+        pages.append([row.saga_id for row in page.rows])
+        after = page.stopped_at
+    return pages
+
+
 async def listed(backend: Backend, **selection: Any) -> list[str]:
-    rows = await backend.store.list_sagas("default", SagaFilter(**selection), None, 100)
+    rows = (await backend.store.list_sagas("default", SagaFilter(**selection), None, 100, MOST_SCANNED)).rows
     return sorted(row.saga_id for row in rows)
 
 
@@ -61,7 +73,7 @@ async def test_sagas_are_listed_newest_first_and_those_of_one_moment_by_saga_id(
     await backend.commit(start("b"), start("a"), start("B"), start("\N{SNOWMAN}"))
     await backend.commit(start("c"))
 
-    rows = await backend.store.list_sagas("default", ALL, None, 10)
+    rows = (await backend.store.list_sagas("default", ALL, None, 10, MOST_SCANNED)).rows
 
     assert [row.saga_id for row in rows] == ["c", "B", "a", "b", "\N{SNOWMAN}"]
     assert rows[0] == (await backend.load("c")).row
@@ -70,14 +82,47 @@ async def test_sagas_are_listed_newest_first_and_those_of_one_moment_by_saga_id(
 async def test_pages_that_follow_the_last_row_show_each_saga_once(backend: Backend) -> None:
     await backend.commit(*(start(f"{n}") for n in range(7)))
     await backend.commit(*(start(f"1{n}") for n in range(3)))
-    pages: list[list[SagaRow]] = [await backend.store.list_sagas("default", ALL, None, 4)]
 
-    while pages[-1]:
-        last = pages[-1][-1]
-        pages.append(await backend.store.list_sagas("default", ALL, (last.create_time, last.saga_id), 4))
+    pages = await pages_of(backend, ALL, 4, MOST_SCANNED)
 
-    seen = [row.saga_id for page in pages for row in page]
-    assert seen == ["10", "11", "12", *map(str, range(7))]
+    assert [row for page in pages for row in page] == ["10", "11", "12", *map(str, range(7))]
+    assert [len(page) for page in pages] == [4, 4, 2]
+
+
+@pytest.mark.parametrize("most_scanned", [1, 2, 5])
+async def test_pages_that_come_short_together_show_each_selected_saga_once(backend: Backend, most_scanned: int) -> None:
+    await backend.store.create_definition(definition(version="2.0.0"), 1_000, 10_000)
+    for n in range(12):
+        version = "2.0.0" if n % 2 else "1.0.0"
+        await backend.commit(*(start(f"{n}-{m}", labels={"n": f"{n}"}, version=version) for m in range(3)))
+        state = SagaState.COMPENSATED if n in (1, 2) else SagaState.SUCCEEDED
+        await backend.commit(*(end(f"{n}-{m}", 2, state=state) for m in range(2)))
+    for selection in (
+        ALL,
+        SagaFilter(labels={"n": "1"}),
+        SagaFilter(labels={"n": "1"}, definition_id="order"),
+        SagaFilter(labels={"n": "9"}, states=(SagaState.SUCCEEDED,)),
+        SagaFilter(labels={"n": "9"}, states=(SagaState.COMPENSATED,)),
+        SagaFilter(version="2.0.0", labels={"n": "0"}),
+    ):
+        whole = await pages_of(backend, selection, 100, 1_000)
+        pages = await pages_of(backend, selection, 2, most_scanned)
+
+        assert len(whole) == 1
+        assert [row for page in pages for row in page] == whole[0], selection
+        assert all(len(page) <= 2 for page in pages)
+
+
+async def test_a_page_is_empty_rather_than_that_all_sagas_are_looked_at(backend: Backend) -> None:
+    await backend.commit(*(start(f"{n}", labels={"first": "1"}) for n in range(2)))
+    for n in range(2, 9):
+        await backend.commit(start(f"{n}"))
+
+    page = await backend.store.list_sagas("default", SagaFilter(labels={"first": "1"}), None, 1, 1)
+
+    assert page.rows == []
+    assert page.stopped_at is not None
+    assert page.stopped_at[1] == "8"
 
 
 async def test_each_field_of_a_filter_selects(backend: Backend) -> None:
@@ -143,7 +188,7 @@ async def test_a_list_shows_neither_tombstones_nor_other_namespaces(backend: Bac
     await backend.purge_all()
 
     assert await listed(backend) == ["b"]
-    assert [row.saga_id for row in await backend.store.list_sagas("other", ALL, None, 10)] == ["c"]
+    assert [row.saga_id for row in (await backend.store.list_sagas("other", ALL, None, 10, MOST_SCANNED)).rows] == ["c"]
 
 
 async def test_stats_count_the_selected_by_state_without_tombstones(backend: Backend) -> None:
@@ -154,8 +199,8 @@ async def test_stats_count_the_selected_by_state_without_tombstones(backend: Bac
     await backend.commit(*(start(saga, labels={"x": "1"}) for saga in "abc"), start("d"), start(("other", "e")))
     await backend.commit(end("a", 2), end("d", 2))
 
-    stats = await backend.store.stats("default", ALL, 10)
-    labelled = await backend.store.stats("default", SagaFilter(labels={"x": "1"}), 10)
+    stats = await backend.store.stats("default", ALL, 10, MOST_SCANNED)
+    labelled = await backend.store.stats("default", SagaFilter(labels={"x": "1"}), 10, MOST_SCANNED)
 
     assert stats.by_state == {SagaState.RUNNING: 2, SagaState.SUCCEEDED: 2}
     assert labelled.by_state == {SagaState.RUNNING: 2, SagaState.SUCCEEDED: 1}
@@ -166,7 +211,7 @@ async def test_stats_tell_durations_of_ended_sagas_and_the_oldest_that_has_not_e
     later = await backend.store.commit(batch(start("later")))
     times = [(await backend.store.commit(batch(end(f"{n}", 2)))).time for n in range(10)]
 
-    stats = await backend.store.stats("default", ALL, 10)
+    stats = await backend.store.stats("default", ALL, 10, MOST_SCANNED)
 
     durations = [time - first.time for time in times]
     assert (stats.duration_p50, stats.duration_p90, stats.duration_p99) == (durations[4], durations[8], durations[9])
@@ -176,7 +221,7 @@ async def test_stats_tell_durations_of_ended_sagas_and_the_oldest_that_has_not_e
 async def test_a_parked_saga_has_not_ended(backend: Backend) -> None:
     committed = await backend.store.commit(batch(start("a", state=SagaState.PARKED, parking_mask=2)))
 
-    assert (await backend.store.stats("default", ALL, 10)).oldest_running_time == committed.time
+    assert (await backend.store.stats("default", ALL, 10, MOST_SCANNED)).oldest_running_time == committed.time
 
 
 async def test_stats_count_the_newest_that_have_ended_and_say_how_far_back_that_is(backend: Backend) -> None:
@@ -184,8 +229,8 @@ async def test_stats_count_the_newest_that_have_ended_and_say_how_far_back_that_
     for saga in "dbac":
         await backend.commit(end(saga, 2, state=SagaState.COMPENSATED if saga == "a" else SagaState.SUCCEEDED))
 
-    three = await backend.store.stats("default", ALL, 3)
-    five = await backend.store.stats("default", ALL, 5)
+    three = await backend.store.stats("default", ALL, 3, MOST_SCANNED)
+    five = await backend.store.stats("default", ALL, 5, MOST_SCANNED)
 
     assert three.by_state == {SagaState.RUNNING: 4, SagaState.SUCCEEDED: 3}
     assert three.ended_since == created[1]
@@ -193,8 +238,22 @@ async def test_stats_count_the_newest_that_have_ended_and_say_how_far_back_that_
     assert five.ended_since is None
 
 
+async def test_stats_count_all_that_is_selected_of_what_was_created_since_the_time_they_tell(backend: Backend) -> None:
+    created = {
+        f"{n}": (await backend.store.commit(batch(start(f"{n}", labels={"n": f"{n % 3}"})))).time for n in range(9)
+    }
+    for saga in created:
+        await backend.commit(end(saga, 2))
+
+    stats = await backend.store.stats("default", SagaFilter(labels={"n": "0"}, definition_id="order"), 2, 3)
+
+    assert stats.ended_since is not None
+    counted = [saga for saga, time in created.items() if int(saga) % 3 == 0 and time >= stats.ended_since]
+    assert sum(stats.by_state.values()) == len(counted)
+
+
 async def test_stats_of_nothing_have_no_durations(backend: Backend) -> None:
-    stats = await backend.store.stats("default", ALL, 10)
+    stats = await backend.store.stats("default", ALL, 10, MOST_SCANNED)
 
     assert stats.by_state == {}
     assert (stats.duration_p50, stats.duration_p90, stats.duration_p99) == (None, None, None)

@@ -1,19 +1,17 @@
 """Which sagas a SagaFilter selects, said in SQL.
 
 Only conditions that are asked for stand in the text, so that the planner knows which index serves them; what a caller
-gave is always a parameter, but for states. Statements are planned anew for the parameters of each call: what a common
-label selects is found in another way than what a rare one does.
+gave is always a parameter. Statements are planned anew for the parameters of each call.
 """
 
 import json
 from collections.abc import Collection
+from dataclasses import dataclass
 from datetime import datetime
 
-from sagad_server.domain.states import ENDED, SagaState
+from sagad_server.domain.states import SagaState
 from sagad_server.storage.postgres.resolve import SAGAS
-from sagad_server.storage.store import SagaFilter
-
-UNENDED = frozenset(SagaState) - ENDED
+from sagad_server.storage.store import Position, SagaFilter
 
 
 class Parameters:
@@ -35,7 +33,7 @@ def where(namespace: str | None, selection: SagaFilter, parameters: Parameters) 
     if namespace is not None:
         conditions.append(f"namespace = {add(namespace)}")
     if selection.states:
-        conditions.append(_state_in(selection.states))
+        conditions.append(f"state = ANY ({add(list(selection.states))}::smallint[])")
     if selection.definition_id:
         conditions.append(f"definition_id = {add(selection.definition_id)}")
     if selection.version:
@@ -46,77 +44,92 @@ def where(namespace: str | None, selection: SagaFilter, parameters: Parameters) 
         conditions.append(f"parking_mask & {add(selection.parking_mask)} <> 0 AND parking_mask <> 0")
     if selection.categories:
         conditions.append(f"category = ANY ({add(list(selection.categories))}::smallint[]) AND category <> 0")
-    if selection.end_time_max is not None:
-        conditions.append(f"create_time < {add(selection.end_time_max)}")  # no saga ends before it is created
-    bounds = {
-        "create_time >=": selection.create_time_min,
-        "create_time <": selection.create_time_max,
-        "end_time >=": selection.end_time_min,
-        "end_time <": selection.end_time_max,
-    }
-    conditions += [f"{comparison} {add(time)}" for comparison, time in bounds.items() if time is not None]
+    conditions += _created(selection, parameters) + _ended(selection, parameters)
     return " AND ".join(conditions)
 
 
-def list_statement(
-    namespace: str, selection: SagaFilter, after: tuple[datetime, str] | None, limit: int, parameters: Parameters
-) -> str:
-    """The first of the selected sagas that follow a row."""
-    condition = where(namespace, selection, parameters) + _following(after, parameters)
-    bound = parameters.add(limit)
-    newest = _newest(namespace, selection, frozenset(SagaState), condition, bound, parameters)
-    return SAGAS["list"].format(newest=newest, limit=bound)
+def _created(selection: SagaFilter, parameters: Parameters) -> list[str]:
+    """What the filter says about create_time. No saga ends before it is created."""
+    bounds = [
+        ("create_time >=", selection.create_time_min),
+        ("create_time <", selection.create_time_max),
+        ("create_time <", selection.end_time_max),
+    ]
+    return _within(bounds, parameters)
 
 
-def stats_statement(namespace: str, selection: SagaFilter, most_ended: int, parameters: Parameters) -> str:
-    """Counts of all selected sagas that have not ended, and of the newest ones that have."""
-    condition = where(namespace, selection, parameters)
-    bound = parameters.add(most_ended)
-    newest = _newest(namespace, selection, ENDED, condition, bound, parameters)
-    return SAGAS["stats"].format(where=condition, newest=newest, limit=bound)
+def _ended(selection: SagaFilter, parameters: Parameters) -> list[str]:
+    return _within([("end_time >=", selection.end_time_min), ("end_time <", selection.end_time_max)], parameters)
 
 
-def _newest(
-    namespace: str, selection: SagaFilter, states: Collection[int], condition: str, limit: str, parameters: Parameters
-) -> str:
-    """The newest of the selected sagas of each state and, where the filter names them, of each definition version or
-    category: each of these is a range of an index, in the order of lists. In an index of all of them together, the
-    search for what is rare or long gone would pass by millions of others."""
-    source, of_source = _source(namespace, selection, parameters)
-    if selection.parking_mask:  # few are, and saga_parked is in the order of lists
-        ranges = [_state_in(UNENDED & set(states))]
-    else:
-        ranges = [f"state = {state}" for state in sorted(states) if not selection.states or state in selection.states]
-    return "\nUNION ALL\n".join(
-        SAGAS["newest"].format(source=source, where=f"{condition}{of_source} AND {each}", limit=limit)
-        for each in ranges or ["false"]
-    )
+def _within(bounds: list[tuple[str, datetime | None]], parameters: Parameters) -> list[str]:
+    return [f"{comparison} {parameters.add(time)}" for comparison, time in bounds if time is not None]
 
 
-def _source(namespace: str, selection: SagaFilter, parameters: Parameters) -> tuple[str, str]:
-    """What the branches of `_newest` range over besides states, and the condition that a saga is of it."""
-    add = parameters.add
-    if selection.parking_mask:
-        return "", ""
-    if selection.categories:  # fewer have failed than are of a definition
-        categories = f"unnest({add(sorted(set(selection.categories)))}::smallint[]) AS c (category), "
-        return categories, " AND category = c.category"
-    if selection.definition_id or selection.version:
-        names = {"definition_id": selection.definition_id, "version": selection.version}
-        named = "".join(f" AND {name} = {add(value)}" for name, value in names.items() if value)
-        versions = SAGAS["versions"].format(namespace=add(namespace), named=named)
-        return f"({versions}) AS d, ", " AND definition_id = d.definition_id AND version = d.version"
-    return "", ""
+def parts_with_an_index(selection: SagaFilter) -> list[SagaFilter]:
+    """The parts of a filter that have an index which is not in the order of lists: good where they select few."""
+    by_labels = SagaFilter(labels=selection.labels)
+    by_end = SagaFilter(end_time_min=selection.end_time_min, end_time_max=selection.end_time_max)
+    return [part for part in (by_labels, by_end) if part != SagaFilter()]
 
 
-def _following(after: tuple[datetime, str] | None, parameters: Parameters) -> str:
-    """The condition for what is listed after a row, to be appended to another."""
+@dataclass(frozen=True, slots=True)
+class Search:
+    """Where to look for the sagas that a filter selects.
+
+    Either among all that a part of it selects, which are few. Or in ranges of an index in the order of lists: one for
+    each state and, where the filter names them, each category of failure or each definition version. A condition that
+    no index serves may select none of millions, so no range is followed beyond `most_scanned` sagas.
+    """
+
+    namespace: str
+    selection: SagaFilter
+    few: SagaFilter | None
+    versions: list[tuple[str, str]]
+    """(definition_id, version) of those that the filter names."""
+    most_scanned: int
+    """Of a range."""
+
+    def newest(self, states: Collection[int], after: Position | None, limit: int, parameters: Parameters) -> str:
+        """The newest `limit` of the selected sagas of these states: of each range, in no order, with a column `place`.
+        It is `most_scanned` in the last saga of a range that was not followed further, which may not be selected."""
+        following = _following(after, parameters)
+        selected = where(self.namespace, self.selection, parameters)
+        if self.few is not None:
+            few = where(None, self.few, parameters)
+            of_states = f" AND state = ANY ({parameters.add(sorted(states))}::smallint[])"
+            return SAGAS["few"].format(few=few, where=selected + following + of_states)
+        source, of_range = self._ranges(states, parameters)
+        return SAGAS["newest"].format(
+            source=source,
+            range=" AND ".join([of_range, *_created(self.selection, parameters)]) + following,
+            where=selected,
+            most=parameters.add(self.most_scanned),
+            limit=parameters.add(limit),
+        )
+
+    def _ranges(self, states: Collection[int], parameters: Parameters) -> tuple[str, str]:
+        """What the statement ranges over, and the condition that a saga is in a range."""
+        add, selection = parameters.add, self.selection
+        asked = sorted(set(states) & set(selection.states or SagaState))
+        in_namespace = f"purge_time IS NULL AND namespace = {add(self.namespace)}"
+        if selection.parking_mask:  # few are, and saga_parked is in the order of lists
+            return "", f"{in_namespace} AND parking_mask <> 0 AND state = ANY ({add(asked)}::smallint[])"
+        source = f"unnest({add(asked)}::smallint[]) AS r (state), "
+        of_range = f"{in_namespace} AND state = r.state"
+        if selection.categories:  # fewer have failed than are of a definition
+            categories = f"unnest({add(sorted(set(selection.categories)))}::smallint[]) AS c (category), "
+            return source + categories, f"{of_range} AND category <> 0 AND category = c.category"
+        if selection.definition_id or selection.version:
+            names = [add([version[place] for version in self.versions]) for place in (0, 1)]
+            versions = f"unnest({names[0]}::text[], {names[1]}::text[]) AS d (definition_id, version), "
+            return source + versions, f"{of_range} AND definition_id = d.definition_id AND version = d.version"
+        return source, of_range
+
+
+def _following(after: Position | None, parameters: Parameters) -> str:
+    """The condition for what is listed after a place, to be appended to another."""
     if after is None:
         return ""
     time, saga_id = (parameters.add(value) for value in after)
     return f" AND create_time <= {time} AND (create_time < {time} OR saga_id > {saga_id})"
-
-
-def _state_in(states: Collection[int]) -> str:
-    """With numbers, not parameters: only so can the planner see which partial indexes serve."""
-    return f"state IN ({', '.join(str(int(state)) for state in sorted(states))})" if states else "false"

@@ -2,7 +2,7 @@
 
 import secrets
 from collections.abc import Collection, Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import timedelta
 from uuid import UUID, uuid4
 
 import asyncpg
@@ -13,7 +13,7 @@ from sagad_server.storage.audit import AuditEntry, AuditFilter, AuditRow
 from sagad_server.storage.journal import Cursor, JournalPage
 from sagad_server.storage.mirror import relay_partition
 from sagad_server.storage.postgres import audit as audit_log
-from sagad_server.storage.postgres import definitions
+from sagad_server.storage.postgres import definitions, lists
 from sagad_server.storage.postgres import locks as resource_locks
 from sagad_server.storage.postgres.connect import AnyConnection, unavailable
 from sagad_server.storage.postgres.journal import journal_end, read_journal
@@ -23,7 +23,7 @@ from sagad_server.storage.postgres.pool import Pool
 from sagad_server.storage.postgres.queries import load_queries
 from sagad_server.storage.postgres.resolve import SAGAS, resolve
 from sagad_server.storage.postgres.rows import event_row, loaded_saga, saga_row, stored_definition
-from sagad_server.storage.postgres.selection import Parameters, list_statement, stats_statement, where
+from sagad_server.storage.postgres.selection import Parameters, where
 from sagad_server.storage.postgres.settings import PostgresSettings
 from sagad_server.storage.postgres.writer import Writer
 from sagad_server.storage.store import (
@@ -38,9 +38,11 @@ from sagad_server.storage.store import (
     LockRow,
     Node,
     NodeRow,
+    Position,
     Retryable,
     RowState,
     SagaFilter,
+    SagaPage,
     SagaRow,
     Stats,
     StoredDefinition,
@@ -234,21 +236,12 @@ class PostgresStore:
         return await read_journal(self._pool, after, limit)
 
     async def list_sagas(
-        self, namespace: str, selection: SagaFilter, after: tuple[datetime, str] | None, limit: int
-    ) -> list[SagaRow]:
-        parameters = Parameters()
-        sql = list_statement(namespace, selection, after, limit, parameters)
-        return [saga_row(record) for record in await self._pool.fetch_planned(sql, parameters.values)]
+        self, namespace: str, selection: SagaFilter, after: Position | None, limit: int, most_scanned: int
+    ) -> SagaPage:
+        return await lists.list_sagas(self._pool, namespace, selection, after, limit, most_scanned)
 
-    async def stats(self, namespace: str, selection: SagaFilter, most_ended: int) -> Stats:
-        parameters = Parameters()
-        sql = stats_statement(namespace, selection, most_ended, parameters)
-        records = await self._pool.fetch_planned(sql, parameters.values)
-        (total,) = (record for record in records if record["state"] is None)
-        by_state = {record["state"]: record["count"] for record in records if record["state"] is not None}
-        p50, p90, p99 = total["durations"] or (None, None, None)
-        ended_since = total["ended_since"] if total["ended"] == most_ended else None
-        return Stats(by_state, p50, p90, p99, total["oldest"], ended_since)
+    async def stats(self, namespace: str, selection: SagaFilter, most_ended: int, most_scanned: int) -> Stats:
+        return await lists.stats(self._pool, namespace, selection, most_ended, most_scanned)
 
     async def count_by_state(self) -> dict[int, int]:
         return {record["state"]: record["count"] for record in await self._pool.fetch(SAGAS["count_by_state"])}

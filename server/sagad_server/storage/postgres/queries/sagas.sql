@@ -137,7 +137,7 @@ SELECT * FROM sagad.saga
 WHERE namespace = $1 AND saga_id = $2
 
 -- name: list
--- {newest} is made of branches like the next statement; selection.py fills in what is in braces.
+-- {newest} is one of the next two statements; selection.py fills in what is in braces.
 SELECT * FROM (
 {newest}
 ) AS s
@@ -145,36 +145,60 @@ ORDER BY create_time DESC, saga_id
 LIMIT {limit}
 
 -- name: newest
--- Those of one state.
-(
-    SELECT s.* FROM {source}LATERAL (
-        SELECT * FROM sagad.saga WHERE {where} ORDER BY create_time DESC, saga_id LIMIT {limit}
-    ) AS s
-)
+-- Of each range, the first that are selected and, where it was not followed further, the last that was looked at.
+SELECT s.* FROM {source}LATERAL (
+    SELECT * FROM (
+        SELECT *, row_number() OVER (ORDER BY create_time DESC, saga_id) AS place FROM sagad.saga
+        WHERE {range}
+        ORDER BY create_time DESC, saga_id
+        LIMIT {most}
+    ) AS scanned
+    WHERE place = {most} OR ({where})
+    LIMIT {limit}
+) AS s
+
+-- name: few
+-- The planner is not to look for them elsewhere.
+SELECT *, 0 AS place FROM (SELECT * FROM sagad.saga WHERE {few} OFFSET 0) AS few
+WHERE {where}
+
+-- name: estimate
+EXPLAIN (FORMAT JSON) SELECT FROM sagad.saga WHERE {few}
+
+-- name: count_few
+SELECT count(*) FROM (SELECT FROM sagad.saga WHERE {few} LIMIT {limit}) AS few
 
 -- name: versions
--- Each branch above ranges over these: a definition version lives as long as a saga names it.
-SELECT * FROM sagad.definition WHERE namespace = {namespace}{named}
+-- A definition version lives as long as a saga names it.
+SELECT definition_id, version FROM sagad.definition
+WHERE namespace = $1 AND $2 IN ('', definition_id) AND $3 IN ('', version)
 
 -- name: stats
--- One row for each state, and one without for all of them.
+-- One row for each state, and one without for all of them. Of those that have ended, what is not newer than the end
+-- of a range that was not followed further is left out: there may be more of it.
+WITH newest AS MATERIALIZED (
+    SELECT state, create_time, end_time, place FROM (
+{newest}
+    ) AS s
+    ORDER BY create_time DESC, saga_id
+    LIMIT {limit}
+),
+stop AS MATERIALIZED (
+    SELECT max(create_time) + interval '1 us' AS time FROM newest WHERE place = {most}
+)
 SELECT
     state,
     count(*) AS count,
     percentile_disc(ARRAY[0.5, 0.9, 0.99]) WITHIN GROUP (ORDER BY end_time - create_time) AS durations,
     min(create_time) FILTER (WHERE end_time IS NULL) AS oldest,
     count(end_time) AS ended,
-    min(create_time) FILTER (WHERE end_time IS NOT NULL) AS ended_since
+    min(create_time) FILTER (WHERE end_time IS NOT NULL) AS ended_since,
+    (SELECT time FROM stop) AS stop_time
 FROM (
     SELECT state, create_time, end_time FROM sagad.saga WHERE {where} AND state IN (1, 2, 3)
     UNION ALL
-    (
-        SELECT state, create_time, end_time FROM (
-{newest}
-        ) AS s
-        ORDER BY create_time DESC, saga_id
-        LIMIT {limit}
-    )
+    SELECT n.state, n.create_time, n.end_time FROM newest AS n, stop
+    WHERE n.create_time >= coalesce(stop.time, '-infinity')
 ) AS s
 GROUP BY GROUPING SETS ((state), ())
 

@@ -1,0 +1,98 @@
+"""Lists and counts of the sagas that a filter selects. Of those that have ended, each reads a bounded number."""
+
+import json
+
+from sagad_server.domain.states import ENDED, SagaState
+from sagad_server.storage.postgres.pool import Pool
+from sagad_server.storage.postgres.resolve import SAGAS
+from sagad_server.storage.postgres.rows import saga_row
+from sagad_server.storage.postgres.selection import Parameters, Search, parts_with_an_index, where
+from sagad_server.storage.selection import selects
+from sagad_server.storage.store import Position, SagaFilter, SagaPage, SagaRow, Stats
+
+
+async def list_sagas(
+    pool: Pool, namespace: str, selection: SagaFilter, after: Position | None, limit: int, most_scanned: int
+) -> SagaPage:
+    """See `Store.list_sagas`."""
+    search = await find_search(pool, namespace, selection, limit, most_scanned)
+    parameters = Parameters()
+    sql = list_statement(search, after, limit, parameters)
+    rows: list[SagaRow] = []
+    for record in await pool.fetch_planned(sql, parameters.values):
+        row = saga_row(record)
+        stopped = record["place"] == search.most_scanned
+        if not stopped or selects(selection, row):
+            rows.append(row)
+        if stopped or len(rows) == limit:  # what comes after the end of a range may not be all that there is
+            return SagaPage(rows, row.position)
+    return SagaPage(rows, None)
+
+
+async def stats(pool: Pool, namespace: str, selection: SagaFilter, most_ended: int, most_scanned: int) -> Stats:
+    """See `Store.stats`."""
+    search = await find_search(pool, namespace, selection, most_ended, most_scanned)
+    parameters = Parameters()
+    sql = stats_statement(search, most_ended, parameters)
+    records = await pool.fetch_planned(sql, parameters.values)
+    (total,) = (record for record in records if record["state"] is None)
+    by_state = {record["state"]: record["count"] for record in records if record["state"] is not None}
+    p50, p90, p99 = total["durations"] or (None, None, None)
+    counted_since = total["ended_since"] if total["ended"] == most_ended else None
+    return Stats(by_state, p50, p90, p99, total["oldest"], total["stop_time"] or counted_since)
+
+
+def list_statement(search: Search, after: Position | None, limit: int, parameters: Parameters) -> str:
+    """The first of the selected sagas that follow a place."""
+    newest = search.newest(frozenset(SagaState), after, limit, parameters)
+    return SAGAS["list"].format(newest=newest, limit=parameters.add(limit))
+
+
+def stats_statement(search: Search, most_ended: int, parameters: Parameters) -> str:
+    """Counts of all selected sagas that have not ended, and of the newest ones that have."""
+    return SAGAS["stats"].format(
+        where=where(search.namespace, search.selection, parameters),
+        newest=search.newest(ENDED, None, most_ended, parameters),
+        most=parameters.add(search.most_scanned),
+        limit=parameters.add(most_ended),
+    )
+
+
+async def find_search(pool: Pool, namespace: str, selection: SagaFilter, limit: int, most_scanned: int) -> Search:
+    """Where to look, so that about `most_scanned` sagas are read of each state, or as many as are asked for of each
+    range."""
+    few = await _few(pool, selection, most_scanned)
+    versions: list[tuple[str, str]] = []
+    if selection.definition_id or selection.version:
+        found = await pool.fetch(SAGAS["versions"], namespace, selection.definition_id, selection.version)
+        versions = [(record["definition_id"], record["version"]) for record in found]
+    ranges = len(set(selection.categories)) or len(versions) or 1
+    return Search(namespace, selection, few, versions, max(limit, most_scanned // ranges))
+
+
+async def _few(pool: Pool, selection: SagaFilter, most: int) -> SagaFilter | None:
+    """The part of the filter that selects few, whatever the rest of it says."""
+    for part in parts_with_an_index(selection):
+        if await _estimate(pool, part) <= most and await _count(pool, part, most + 1) <= most:
+            return part
+    return None
+
+
+async def _estimate(pool: Pool, selection: SagaFilter) -> int:
+    """Not to count what is certainly many: the whole list of an index would be read."""
+    parameters = Parameters()
+    sql = SAGAS["estimate"].format(few=where(None, selection, parameters))
+    plan = json.loads(await pool.fetchval(sql, *parameters.values))
+    rows: int = plan[0]["Plan"]["Plan Rows"]
+    return rows
+
+
+async def _count(pool: Pool, selection: SagaFilter, limit: int) -> int:
+    """Up to a limit."""
+    parameters = Parameters()
+    few = where(None, selection, parameters)
+    records = await pool.fetch_planned(
+        SAGAS["count_few"].format(few=few, limit=parameters.add(limit)), parameters.values
+    )
+    count: int = records[0]["count"]
+    return count
