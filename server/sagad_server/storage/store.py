@@ -275,9 +275,9 @@ class SagaFilter:
 
 MOST_ENDED = 10_000
 """For `Store.stats`, as the contract promises."""
-MOST_SCANNED = 4_000
+MOST_SCANNED = 2_000
 """For `Store.list_sagas`: what takes a few milliseconds."""
-MOST_SCANNED_ENDED = 50_000
+MOST_SCANNED_ENDED = 20_000
 """For `Store.stats`."""
 
 Position = tuple[datetime, str]

@@ -137,6 +137,15 @@ async def test_each_list_is_read_from_its_index_and_only_so_far_whatever_it_find
         assert read <= 4 * MOST_SCANNED, f"{name}, {read} rows were read: {text}"
 
 
+async def test_a_label_of_one_saga_is_looked_up_in_however_large_a_table(pool: ExplainingPool) -> None:
+    """PostgreSQL takes it for more than it is, and in a large table for more than may be looked at."""
+    page = await list_sagas(pool, "default", SagaFilter(labels={"order": "777"}), None, 2, 1)
+
+    text, read = pool.take()
+    assert [row.saga_id for row in page.rows] == ["777"]
+    assert read == 2, text  # counted, and read
+
+
 async def test_a_list_of_what_fills_its_page_is_read_no_further_than_that(pool: ExplainingPool) -> None:
     for fields in ({}, {"definition_id": "order"}, {"states": (SagaState.SUCCEEDED,)}, {"categories": (2,)}):
         page = await list_sagas(pool, "default", SagaFilter(**fields), None, LIMIT, MOST_SCANNED)

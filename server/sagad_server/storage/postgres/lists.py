@@ -10,6 +10,10 @@ from sagad_server.storage.postgres.selection import Parameters, Search, parts_wi
 from sagad_server.storage.selection import selects
 from sagad_server.storage.store import Position, SagaFilter, SagaPage, SagaRow, Stats
 
+_RARE = 5_000
+"""What is estimated at less than one of so many may be one of all: PostgreSQL takes no label for rarer than one of
+10,000."""
+
 
 async def list_sagas(
     pool: Pool, namespace: str, selection: SagaFilter, after: Position | None, limit: int, most_scanned: int
@@ -73,13 +77,18 @@ async def find_search(pool: Pool, namespace: str, selection: SagaFilter, limit: 
 async def _few(pool: Pool, selection: SagaFilter, most: int) -> SagaFilter | None:
     """The part of the filter that selects few, whatever the rest of it says."""
     for part in parts_with_an_index(selection):
-        if await _estimate(pool, part) <= most and await _count(pool, part, most + 1) <= most:
+        if await _seems_few(pool, part, most) and await _count(pool, part, most + 1) <= most:
             return part
     return None
 
 
+async def _seems_few(pool: Pool, selection: SagaFilter, most: int) -> bool:
+    """Not to count what is certainly many, for which an index would be read for long."""
+    estimate = await _estimate(pool, selection)
+    return estimate <= most or estimate * _RARE <= await _estimate(pool, SagaFilter())
+
+
 async def _estimate(pool: Pool, selection: SagaFilter) -> int:
-    """Not to count what is certainly many: the whole list of an index would be read."""
     parameters = Parameters()
     sql = SAGAS["estimate"].format(few=where(None, selection, parameters))
     plan = json.loads(await pool.fetchval(sql, *parameters.values))
