@@ -1,14 +1,17 @@
 """What PostgreSQL makes of the statements whose text depends on a filter: no list reads the whole table."""
 
+import asyncio
 import re
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
+from support.postgres import database
 
 from sagad_server.domain.states import ENDED, SagaState
 from sagad_server.storage.postgres import PostgresSettings, migrate
+from sagad_server.storage.postgres.connect import connect
 from sagad_server.storage.postgres.lists import list_sagas, stats
 from sagad_server.storage.postgres.pool import Pool
 from sagad_server.storage.postgres.resolve import SAGAS
@@ -86,16 +89,27 @@ class ExplainingPool(Pool):
         return "\n".join(plans), sum(map(rows_read, plans))
 
 
+async def fill(dsn: str) -> None:
+    await migrate(dsn)
+    connection = await connect(PostgresSettings(dsn=dsn))
+    await connection.execute(FILL)
+    await connection.execute("SET default_statistics_target = 1000")  # all rows: a sample makes other plans by chance
+    await connection.execute("VACUUM ANALYZE sagad.saga")
+    await connection.close()
+
+
+@pytest.fixture(scope="module")
+def filled_dsn(postgres_server_dsn: str) -> Iterator[str]:
+    """For those who only read."""
+    with database(postgres_server_dsn) as dsn:
+        asyncio.run(fill(dsn))
+        yield dsn
+
+
 @pytest.fixture
-async def pool(postgres_dsn: str) -> AsyncIterator[ExplainingPool]:
-    await migrate(postgres_dsn)
-    pool = ExplainingPool(PostgresSettings(dsn=postgres_dsn))
+async def pool(filled_dsn: str) -> AsyncIterator[ExplainingPool]:
+    pool = ExplainingPool(PostgresSettings(dsn=filled_dsn))
     await pool.open()
-    async with pool.connection() as connection:
-        await connection.execute(FILL)
-        # All rows: a sample makes other plans by chance.
-        await connection.execute("SET default_statistics_target = 1000")
-        await connection.execute("VACUUM ANALYZE sagad.saga")
     yield pool
     await pool.close()
 
