@@ -12,6 +12,7 @@ from bench.locks import locks
 from bench.measure import Figures, measure
 from bench.modes import MODES
 from bench.profile import profile
+from bench.purge import purge
 from bench.recovery import recovery
 from bench.report import columns, compare, print_rows, print_table, write_json
 from bench.size import size
@@ -114,6 +115,14 @@ def sustained_command(*, mode: str = "unary-64", minutes: float = 5, dsn: str | 
     check_modes([mode])
     with postgres(dsn) as server:
         print_rows("sustained", asyncio.run(sustained(server, MODES[mode], minutes)))
+
+
+@app.command(name="purge")
+def purge_command(*, sagas: int = 500_000, rounds: int = 3, seconds: float = 8, dsn: str | None = None) -> None:
+    """So many ended sagas that are due: sagas a second without and with the purge of them, in alternating rounds."""
+    with postgres(dsn) as server:
+        row = asyncio.run(purge(server, sagas, rounds, seconds))
+    print_rows("purge", columns(row))
 
 
 @app.command(name="size")

@@ -3,13 +3,12 @@
 A copy is a row and its journal under another saga_id, moved back in time. The newest ended just now.
 """
 
-from collections.abc import Callable
-from typing import Any, TypeAlias
-
 import asyncpg
 
-Connection: TypeAlias = "asyncpg.Connection[Any]"
+from bench.backlog import Connection, start_all, until_none
 
+TEMPLATES = [f"template-{number}" for number in range(20)]
+WITHIN_S = 60.0
 CHUNK = 50_000
 APART_US = 200_000
 """Between the starts of two sagas: 10 million of them are three weeks."""
@@ -61,19 +60,24 @@ ORDER BY n, revision
 """
 
 
-async def fill(dsn: str, sagas: int, progress: Callable[[int], None]) -> None:
-    """Makes `sagas` copies of the sagas `template-...`, in turn, with labels order (unique), customer (50,000 of them),
-    region (4 of them) and shelf (4; the copies of one template have the same). The secondary indexes are made anew
-    afterwards, and the tables are vacuumed and analysed."""
+async def fill(dsn: str, port: int, sagas: int) -> None:
+    """Starts 20 sagas at the sagad on `port`, one of which is compensated, and makes `sagas` copies of them in turn.
+
+    They have the labels order (unique), customer (50,000 of them), region (4 of them) and shelf (4; the copies of one
+    template have the same). The secondary indexes are made anew afterwards, and the tables are vacuumed and analysed.
+    """
+    await start_all(port, "bench", TEMPLATES[1:])
+    await start_all(port, "bench-refused", TEMPLATES[:1])
     connection = await asyncpg.connect(dsn, server_settings={"synchronous_commit": "off", "jit": "off"})
     try:
+        await until_none(connection, "state IN (1, 2)", WITHIN_S)
         await connection.execute("SET maintenance_work_mem = '1GB'")
         indexes = await connection.fetch(INDEXES)
         for index in indexes:
             await connection.execute(f"DROP INDEX {index['name']}")
         for first in range(0, sagas, CHUNK):
             await copy_chunk(connection, first, sagas)
-            progress(min(first + CHUNK, sagas))
+            print(f"{min(first + CHUNK, sagas):,} sagas", flush=True)
         for index in indexes:
             await connection.execute(index["definition"])
         await connection.execute("VACUUM (ANALYZE) sagad.saga, sagad.event")

@@ -4,11 +4,9 @@ import random
 import time
 from collections.abc import Awaitable, Callable
 
-import asyncpg
 import grpc.aio
 from google.protobuf import timestamp_pb2
 
-from bench.backlog import start_all, until_none
 from bench.database import fresh_database
 from bench.fill import fill
 from bench.measure import WARM_UP_S, load
@@ -20,9 +18,7 @@ from sagad.v1 import saga_service_pb2 as pb
 from sagad.v1 import saga_service_pb2_grpc as rpc
 
 MODE = Mode(clients=64)
-TEMPLATES = 20
 READS = 200
-WITHIN_S = 60.0
 
 
 async def size(dsn: str, sagas: int, seconds: float) -> dict[str, float | str]:
@@ -30,15 +26,7 @@ async def size(dsn: str, sagas: int, seconds: float) -> dict[str, float | str]:
     async with fresh_database(dsn) as database, sagad(database, MODE) as running:
         await load(running, MODE, WARM_UP_S)
         empty = await load(running, MODE, seconds)
-        succeeded = [f"template-{number}" for number in range(TEMPLATES)]
-        await start_all(running.port, "bench", succeeded[1:])
-        await start_all(running.port, "bench-refused", succeeded[:1])
-        connection = await asyncpg.connect(database)
-        try:
-            await until_none(connection, "state IN (1, 2)", WITHIN_S)
-        finally:
-            await connection.close()
-        await fill(database, sagas, lambda done: print(f"{done:,} sagas", flush=True))
+        await fill(database, running.port, sagas)
         await load(running, MODE, WARM_UP_S)
         full = await load(running, MODE, seconds)
         reads = await read(running.port, sagas)

@@ -3,10 +3,11 @@
 import asyncio
 import tempfile
 from asyncio.subprocess import Process
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Literal, TypeAlias
 from urllib.request import urlopen
 
@@ -21,6 +22,8 @@ from bench.modes import Mode
 from bench.processes import PYTHON, READY_WITHIN_S, SAGAD, free_port, port_of, running
 from sagad.v1 import definition_service_pb2
 from sagad.v1 import definition_service_pb2_grpc as rpc
+
+NO_SETTINGS: Mapping[str, str] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,11 +58,11 @@ async def floor(dsn: str, mode: Mode) -> AsyncIterator[Running]:
 
 
 @asynccontextmanager
-async def sagad(dsn: str, mode: Mode) -> AsyncIterator[Running]:
-    """Runs sagad on an empty database, with the definitions `bench...`; the load takes one."""
+async def sagad(dsn: str, mode: Mode, service: Mapping[str, str] = NO_SETTINGS) -> AsyncIterator[Running]:
+    """Runs sagad, with the definitions `bench...`; the load takes one. `service` are settings."""
     async with (
         running(PYTHON, "-m", "bench.participant", *["--sessions"] * mode.sessions) as participant,
-        node(dsn, await port_of(participant), workers=mode.workers) as server,
+        node(dsn, await port_of(participant), workers=mode.workers, service=service) as server,
     ):
         await create_definitions(server.port)
         yield Running("sagad", server.port, server.process.pid, participant.pid, server.commits)
@@ -82,12 +85,20 @@ class Node:
 
 
 @asynccontextmanager
-async def node(dsn: str, participant_port: int, *, name: str = "bench", workers: int = 1) -> AsyncIterator[Node]:
+async def node(
+    dsn: str,
+    participant_port: int,
+    *,
+    name: str = "bench",
+    workers: int = 1,
+    service: Mapping[str, str] = NO_SETTINGS,
+) -> AsyncIterator[Node]:
     """Runs sagad on a database, for the participant `bench`. Raises RuntimeError if it ends before it serves."""
     with tempfile.TemporaryDirectory(prefix="sagad-bench-") as folder:
         log_path, port, http_port = Path(folder, "log"), free_port(), free_port()
         config = {
             "node": {"name": name},
+            "service": dict(service),
             "grpc": {"address": f"127.0.0.1:{port}"},
             "http": {"address": f"127.0.0.1:{http_port}"},
             "postgres": {"dsn": dsn},
