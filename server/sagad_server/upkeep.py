@@ -1,7 +1,7 @@
 """What a process does beside its work: waits for PostgreSQL at its start, asks whether it is there, counts, purges."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import timedelta
 
 import structlog
@@ -21,6 +21,7 @@ log = structlog.get_logger(__name__)
 _PING_EVERY_S = 1.0
 _COUNT_EVERY_S = 10.0
 _PURGE_BATCH = 500
+_PAUSE_S = 0.05
 _WAIT_FOR_POSTGRES_S = 60.0
 _TRY_EVERY_S = 1.0
 
@@ -78,9 +79,8 @@ async def clean_up(store: Store, config: Config) -> None:
         try:
             purged = await _purge(store, retention, f"node {config.node.name}")
             forgotten = 0
-            while some := await store.forget(tombstones, _PURGE_BATCH):
+            async for some in _in_batches(lambda: store.forget(tombstones, _PURGE_BATCH)):
                 forgotten += some
-                await asyncio.sleep(0.05)
             log.info("cleaned up", purged=purged, forgotten=forgotten)
         except SagadError as error:
             log.warning("the clean-up goes on next time", error=str(error))
@@ -90,11 +90,21 @@ async def _purge(store: Store, retention: timedelta, actor: str) -> int:
     """Audited at its end, however it ends, where it has purged anything."""
     purged = 0
     try:
-        while some := await store.purge(None, SagaFilter(), retention, _PURGE_BATCH, dry_run=False):
+        async for some in _in_batches(lambda: store.purge(None, SagaFilter(), retention, _PURGE_BATCH, dry_run=False)):
             purged += some
-            await asyncio.sleep(0.05)  # leave the database to the sagas in between
     finally:
         if purged:
             values = details({"retention_s": retention.total_seconds(), "purged": purged})
             await store.append_audit(AuditEntry(AuditKind.SAGAS_PURGED, actor, "ended sagas", details=values))
     return purged
+
+
+async def _in_batches(work: Callable[[], Awaitable[int]]) -> AsyncIterator[int]:
+    """Does it until there is nothing more of it. Between two batches the database is left to the sagas: for as long as
+    the one took, so that a busy database is asked for less."""
+    loop = asyncio.get_running_loop()
+    began_at = loop.time()
+    while some := await work():
+        yield some
+        await asyncio.sleep(max(_PAUSE_S, loop.time() - began_at))
+        began_at = loop.time()

@@ -254,15 +254,11 @@ class PostgresStore:
         parameters = Parameters()
         condition = where(namespace, selection, parameters)
         bounds = {"age": parameters.add(ended_before), "limit": parameters.add(limit)}
-        sql = SAGAS["purgeable"].format(where=condition, **bounds)
-        async with self._pool.transaction() as connection:
-            statement = await connection.prepare(sql)  # planned for these parameters
-            doomed = await statement.fetch(*parameters.values)
-            if doomed and not dry_run:
-                columns = _columns([(record["namespace"], record["saga_id"]) for record in doomed])
-                await connection.execute(SAGAS["purge_events"], *columns)
-                await connection.execute(SAGAS["purge_rows"], *columns)
-        return len(doomed)
+        purgeable = SAGAS["purgeable"].format(where=condition, **bounds)
+        sql = SAGAS["count_purgeable" if dry_run else "purge"].format(purgeable=purgeable)
+        (record,) = await self._pool.fetch_planned(sql, parameters.values)
+        count: int = record["count"]
+        return count
 
     async def forget(self, older_than: timedelta, limit: int) -> int:
         return len(await self._pool.fetch(SAGAS["forget"], older_than, limit))

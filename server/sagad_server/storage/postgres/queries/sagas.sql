@@ -254,54 +254,60 @@ RETURNING 1
 
 -- name: purgeable
 -- Those that ended first, and that nobody is writing. Their last events can be read by those who read the journal, and
--- are behind every mirror.
-SELECT namespace, saga_id FROM sagad.saga
+-- are behind every mirror. One that has changed since the statement began ended after now(), if at all.
+SELECT s.ctid, namespace, saga_id
+FROM sagad.saga AS s
+LEFT JOIN LATERAL (
+    SELECT e.xid, e.position, e.relay_partition FROM sagad.event AS e
+    WHERE e.namespace = s.namespace AND e.saga_id = s.saga_id AND e.revision = s.revision OFFSET 0
+) AS last ON true
 WHERE {where} AND state IN (4, 5, 6) AND end_time <= now() - {age}::interval
-    AND pg_snapshot_xmin(pg_current_snapshot()) > coalesce((
-        SELECT e.xid FROM sagad.event AS e
-        WHERE e.namespace = saga.namespace AND e.saga_id = saga.saga_id AND e.revision = saga.revision
-    ), '0')
+    AND coalesce(last.xid, '0') < (SELECT pg_snapshot_xmin(pg_current_snapshot()))
     AND NOT EXISTS (
-        SELECT FROM sagad.event AS e, sagad.mirror_lane AS m
-        WHERE e.namespace = saga.namespace AND e.saga_id = saga.saga_id AND e.revision = saga.revision
-            AND m.lane = e.relay_partition % 8 AND (e.xid, e.position) >= (m.xid, m.position)
+        SELECT FROM sagad.mirror_lane AS m
+        WHERE m.lane = last.relay_partition % 8 AND (last.xid, last.position) >= (m.xid, m.position)
     )
 ORDER BY end_time
 LIMIT {limit}
-FOR UPDATE SKIP LOCKED
+FOR UPDATE OF s SKIP LOCKED
 
--- name: purge_events
-WITH gone AS (
+-- name: count_purgeable
+SELECT count(*) FROM ({purgeable}) AS doomed
+
+-- name: purge
+-- Makes tombstones of them, and notes how far the journal is gone.
+WITH doomed AS MATERIALIZED (
+{purgeable}
+),
+gone AS (
     DELETE FROM sagad.event
     WHERE ctid = ANY (ARRAY(
         SELECT e.ctid
-        FROM unnest($1::text[], $2::text[]) AS k (namespace, saga_id),
+        FROM doomed AS d,
         LATERAL (
-            SELECT ctid FROM sagad.event AS e WHERE e.namespace = k.namespace AND e.saga_id = k.saga_id OFFSET 0
+            SELECT ctid FROM sagad.event AS e WHERE e.namespace = d.namespace AND e.saga_id = d.saga_id OFFSET 0
         ) AS e
     ))
     RETURNING namespace, xid, position
+),
+noted AS (
+    INSERT INTO sagad.journal_purge AS j (namespace, xid, position)
+    SELECT DISTINCT ON (namespace) namespace, xid, position
+    FROM gone
+    ORDER BY namespace, xid DESC, position DESC
+    ON CONFLICT (namespace) DO UPDATE SET xid = excluded.xid, position = excluded.position
+    WHERE (excluded.xid, excluded.position) > (j.xid, j.position)
+),
+stripped AS (
+    UPDATE sagad.saga
+    SET purge_time = now(),
+        definition_id = NULL,
+        version = NULL,
+        labels = '{{}}',
+        incident_id = '',
+        park_time = NULL,
+        body = ''
+    WHERE ctid = ANY (ARRAY(SELECT ctid FROM doomed))
+    RETURNING 1
 )
-INSERT INTO sagad.journal_purge AS j (namespace, xid, position)
-SELECT DISTINCT ON (namespace) namespace, xid, position
-FROM gone
-ORDER BY namespace, xid DESC, position DESC
-ON CONFLICT (namespace) DO UPDATE SET xid = excluded.xid, position = excluded.position
-WHERE (excluded.xid, excluded.position) > (j.xid, j.position)
-
--- name: purge_rows
-UPDATE sagad.saga
-SET purge_time = now(),
-    definition_id = NULL,
-    version = NULL,
-    labels = '{}',
-    incident_id = '',
-    park_time = NULL,
-    body = ''
-WHERE ctid = ANY (ARRAY(
-    SELECT s.ctid
-    FROM unnest($1::text[], $2::text[]) AS k (namespace, saga_id),
-    LATERAL (
-        SELECT ctid FROM sagad.saga AS s WHERE s.namespace = k.namespace AND s.saga_id = k.saga_id OFFSET 0
-    ) AS s
-))
+SELECT count(*) FROM stripped
