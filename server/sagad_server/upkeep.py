@@ -88,9 +88,16 @@ async def clean_up(store: Store, config: Config) -> None:
 
 async def _purge(store: Store, retention: timedelta, actor: str) -> int:
     """Audited at its end, however it ends, where it has purged anything."""
-    purged = 0
+    purged, selection = 0, SagaFilter()
+
+    async def batch() -> int:
+        nonlocal selection
+        done = await store.purge(None, selection, retention, _PURGE_BATCH, dry_run=False)
+        selection = SagaFilter(end_time_min=done.until)
+        return done.count
+
     try:
-        async for some in _in_batches(lambda: store.purge(None, SagaFilter(), retention, _PURGE_BATCH, dry_run=False)):
+        async for some in _in_batches(batch):
             purged += some
     finally:
         if purged:

@@ -22,7 +22,7 @@ OpenStore = Callable[..., Awaitable[PostgresStore]]
 
 EMPTY = """
 TRUNCATE sagad.saga, sagad.lock, sagad.event, sagad.definition, sagad.nodes, sagad.secret, sagad.audit,
-    sagad.mirror_lane, sagad.mirror_relay
+    sagad.mirror_lane, sagad.mirror_relay, sagad.journal_purge
 """
 AGE = """
 UPDATE sagad.saga SET
@@ -118,7 +118,7 @@ class Backend:
 
     async def purge_all(self) -> None:
         """Makes tombstones of all that has ended, of which there must be some."""
-        assert await self.store.purge(None, SagaFilter(), timedelta(0), 1_000, dry_run=False)
+        assert (await self.store.purge(None, SagaFilter(), timedelta(0), 1_000, dry_run=False)).count
 
     async def load(self, saga: str | Key) -> LoadedSaga:
         loaded = await self.store.load(key(saga) if isinstance(saga, str) else saga)

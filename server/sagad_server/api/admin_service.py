@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Protocol
 
@@ -222,10 +222,10 @@ class AdminService(AdminServiceServicer):
         namespace, selection = request.namespace or DEFAULT_NAMESPACE, read_filter(request.filter)
         limit = request.limit or _DEFAULT_PURGE_LIMIT
         if request.dry_run:
-            found = await self._store.purge(namespace, selection, _AT_ONCE, limit + 1, dry_run=True)
+            found = (await self._store.purge(namespace, selection, _AT_ONCE, limit + 1, dry_run=True)).count
             return pb.PurgeSagasResponse(purged=min(found, limit), more=found > limit)
         purged = await self._purge(namespace, selection, limit, request.filter)
-        more = purged == limit and await self._store.purge(namespace, selection, _AT_ONCE, 1, dry_run=True) > 0
+        more = purged == limit and (await self._store.purge(namespace, selection, _AT_ONCE, 1, dry_run=True)).count > 0
         return pb.PurgeSagasResponse(purged=purged, more=more)
 
     async def _purge(self, namespace: str, selection: SagaFilter, limit: int, given: SagaFilterMessage) -> int:
@@ -235,9 +235,10 @@ class AdminService(AdminServiceServicer):
             while purged < limit:
                 batch = min(_PURGE_BATCH, limit - purged)
                 done = await self._store.purge(namespace, selection, _AT_ONCE, batch, dry_run=False)
-                purged += done
-                if done < batch:
+                purged += done.count
+                if done.count < batch:
                     break
+                selection = replace(selection, end_time_min=done.until)
         finally:
             values = {"filter": filter_values(given), "limit": limit, "purged": purged}
             await note(self._store, by_caller(AuditKind.SAGAS_PURGED, "sagas", namespace=namespace, values=values))

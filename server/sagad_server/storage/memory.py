@@ -30,6 +30,7 @@ from sagad_server.storage.store import (
     NodeRow,
     NodeState,
     Position,
+    Purged,
     Retryable,
     RowState,
     SagaFilter,
@@ -257,20 +258,20 @@ class MemoryStore:
 
     async def purge(
         self, namespace: str | None, selection: SagaFilter, ended_before: timedelta, limit: int, *, dry_run: bool
-    ) -> int:
+    ) -> Purged:
         database = self._opened()
         now = database.now()
-        ended = [
+        ended = sorted(
             (row.end_time, row.key)
             for row in database.selected(namespace, selection)
             if row.state in ENDED and row.end_time is not None and row.end_time <= now - ended_before
-        ]
-        doomed = [key for _, key in sorted(ended) if database.may_purge(key)][:limit]
+        )
+        doomed = [(time, key) for time, key in ended if database.may_purge(key)][:limit]
         if not dry_run:
-            database.journal.purge(frozenset(doomed))
-            for key in doomed:
+            database.journal.purge(frozenset(key for _, key in doomed))
+            for _, key in doomed:
                 database.sagas[key].purge(now)
-        return len(doomed)
+        return Purged(len(doomed), doomed[-1][0] if doomed else None)
 
     async def forget(self, older_than: timedelta, limit: int) -> int:
         sagas, now = self._opened().sagas, self.database.now()

@@ -308,6 +308,16 @@ class Stats:
 
 
 @dataclass(slots=True)
+class Purged:
+    """What a purge has made tombstones of."""
+
+    count: int
+    until: datetime | None
+    """The last end_time among them. With it as `end_time_min` the next purge does not look at what is gone, which the
+    database may not be rid of yet."""
+
+
+@dataclass(slots=True)
 class StoredDefinition:
     """A definition version. `body` is the serialized `sagad.v1.Definition` without `active` and `create_time`."""
 
@@ -446,10 +456,10 @@ class Store(Protocol):
 
     async def purge(
         self, namespace: str | None, selection: SagaFilter, ended_before: timedelta, limit: int, *, dry_run: bool
-    ) -> int:
-        """Makes tombstones of up to `limit` ended sagas that ended at least `ended_before` ago: deletes their events
-        and strips their rows of definition, labels and body. None: every namespace. Returns the number; with
-        `dry_run` only that."""
+    ) -> Purged:
+        """Makes tombstones of up to `limit` ended sagas that ended at least `ended_before` ago, those that ended first:
+        deletes their events and strips their rows of definition, labels and body. None: every namespace. With
+        `dry_run` nothing is done."""
 
     async def forget(self, older_than: timedelta, limit: int) -> int:
         """Deletes tombstones that were purged at least `older_than` ago. Returns the number."""

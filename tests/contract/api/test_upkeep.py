@@ -1,6 +1,8 @@
 """What a node does by itself: purges, counts, and says how it is."""
 
 import asyncio
+from datetime import datetime
+from typing import Any
 
 import grpc
 import pytest
@@ -11,6 +13,7 @@ from support.server import chain, eventually, running_server
 from sagad.v1 import saga_service_pb2 as pb
 from sagad.v1.saga_pb2 import SagaState
 from sagad_server.storage.memory import MemoryStore
+from sagad_server.storage.store import Purged, SagaFilter
 
 
 async def test_ended_sagas_older_than_a_setting_are_purged_and_their_end_stays_known(
@@ -31,6 +34,35 @@ async def test_ended_sagas_older_than_a_setting_are_purged_and_their_end_stays_k
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await server.sagas.CompensateSaga(pb.CompensateSagaRequest(saga_id="old"))
         assert caught.value.code() is grpc.StatusCode.FAILED_PRECONDITION
+
+
+class Purges(MemoryStore):
+    """Notes what it is asked to purge, and what comes of it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked: list[datetime | None] = []
+        self.done: list[Purged] = []
+
+    async def purge(self, namespace: str | None, selection: SagaFilter, *bounds: Any, dry_run: bool) -> Purged:
+        self.asked.append(selection.end_time_min)
+        self.done.append(await super().purge(namespace, selection, *bounds, dry_run=dry_run))
+        return self.done[-1]
+
+
+async def test_each_batch_of_the_clean_up_begins_where_the_one_before_it_has_ended(
+    participant: ScriptedParticipant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sagad_server.upkeep._PURGE_BATCH", 1)
+    store = Purges()
+    async with running_server(store, participant, service={"cleanup_interval": "1s", "retention": "0s"}) as server:
+        await server.create(chain("one"))
+        for saga_id in ("a", "b"):
+            await server.start(saga_id=saga_id, wait=True)
+        await eventually(lambda: sum(done.count for done in store.done) == 2)
+    begun = [asked for asked, before in zip(store.asked[1:], store.done, strict=False) if before.count]
+    assert begun == [done.until for done in store.done if done.count][: len(begun)]
+    assert begun
 
 
 async def test_tombstones_are_forgotten_after_their_time(participant: ScriptedParticipant) -> None:

@@ -30,7 +30,7 @@ async def test_a_tombstone_keeps_the_end_and_the_hash_and_nothing_else(backend: 
     await backend.commit(end("a", 2, state=state))
     before = (await backend.load("a")).row
 
-    assert await backend.store.purge("default", ALL, NO_TIME, 10, dry_run=False) == 1
+    assert (await backend.store.purge("default", ALL, NO_TIME, 10, dry_run=False)).count == 1
 
     loaded = await backend.load("a")
     row = loaded.row
@@ -46,14 +46,14 @@ async def test_what_has_not_ended_is_never_purged(backend: Backend) -> None:
     await backend.commit(start("a"), start("b"), start("c"))
     await backend.commit(step("b", 2, state=SagaState.PARKED), step("c", 2, state=SagaState.COMPENSATING))
 
-    assert await backend.store.purge(None, ALL, NO_TIME, 10, dry_run=False) == 0
+    assert (await backend.store.purge(None, ALL, NO_TIME, 10, dry_run=False)).count == 0
 
 
 async def test_a_saga_that_left_its_end_is_not_purged(backend: Backend) -> None:
     await ended(backend, "a")
     await backend.commit(step("a", 3, state=SagaState.COMPENSATING, guard_epoch=1, epoch=2))
 
-    assert await backend.store.purge(None, ALL, NO_TIME, 10, dry_run=False) == 0
+    assert (await backend.store.purge(None, ALL, NO_TIME, 10, dry_run=False)).count == 0
 
 
 async def test_only_what_ended_long_enough_ago_is_purged(backend: Backend) -> None:
@@ -61,23 +61,34 @@ async def test_only_what_ended_long_enough_ago_is_purged(backend: Backend) -> No
     await backend.age(HOUR)
     await ended(backend, "young")
 
-    assert await backend.store.purge(None, ALL, HOUR, 10, dry_run=False) == 1
+    assert (await backend.store.purge(None, ALL, HOUR, 10, dry_run=False)).count == 1
     assert await purged(backend, "old", "young") == ["old"]
 
 
 async def test_the_limit_takes_the_oldest_ends_first_and_the_next_purge_the_rest(backend: Backend) -> None:
     await ended(backend, "c", "b", "a")
 
-    assert await backend.store.purge(None, ALL, NO_TIME, 2, dry_run=False) == 2
+    assert (await backend.store.purge(None, ALL, NO_TIME, 2, dry_run=False)).count == 2
     assert await purged(backend, "a", "b", "c") == ["b", "c"]
-    assert await backend.store.purge(None, ALL, NO_TIME, 2, dry_run=False) == 1
-    assert await backend.store.purge(None, ALL, NO_TIME, 2, dry_run=False) == 0
+    assert (await backend.store.purge(None, ALL, NO_TIME, 2, dry_run=False)).count == 1
+    assert (await backend.store.purge(None, ALL, NO_TIME, 2, dry_run=False)).count == 0
+
+
+async def test_a_purge_tells_where_the_next_one_may_begin(backend: Backend) -> None:
+    await ended(backend, "c", "b", "a")
+    times = [(await backend.load(saga)).row.end_time for saga in "cba"]
+
+    first = await backend.store.purge(None, ALL, NO_TIME, 2, dry_run=False)
+    second = await backend.store.purge(None, SagaFilter(end_time_min=first.until), NO_TIME, 2, dry_run=False)
+    third = await backend.store.purge(None, SagaFilter(end_time_min=second.until), NO_TIME, 2, dry_run=False)
+
+    assert [(done.count, done.until) for done in (first, second, third)] == [(2, times[1]), (1, times[2]), (0, None)]
 
 
 async def test_a_dry_run_counts_and_purges_nothing(backend: Backend) -> None:
     await ended(backend, "a", "b", "c")
 
-    assert await backend.store.purge(None, ALL, NO_TIME, 2, dry_run=True) == 2
+    assert (await backend.store.purge(None, ALL, NO_TIME, 2, dry_run=True)).count == 2
     assert await purged(backend, "a", "b", "c") == []
     assert len((await backend.load("a")).events) == 2
 
@@ -88,10 +99,12 @@ async def test_a_filter_and_a_namespace_select_what_is_purged(backend: Backend) 
     await backend.commit(start(("other", "a"), labels={"name": "a"}))
     await backend.commit(end(("other", "a"), 2))
 
-    assert await backend.store.purge("default", SagaFilter(labels={"name": "a"}), NO_TIME, 10, dry_run=False) == 1
+    assert (
+        await backend.store.purge("default", SagaFilter(labels={"name": "a"}), NO_TIME, 10, dry_run=False)
+    ).count == 1
     assert await purged(backend, "a", "b") == ["a"]
-    assert await backend.store.purge(None, ALL, NO_TIME, 10, dry_run=True) == 2
-    assert await backend.store.purge("other", ALL, NO_TIME, 10, dry_run=False) == 1
+    assert (await backend.store.purge(None, ALL, NO_TIME, 10, dry_run=True)).count == 2
+    assert (await backend.store.purge("other", ALL, NO_TIME, 10, dry_run=False)).count == 1
 
 
 async def test_tombstones_are_forgotten_when_they_are_old_enough(backend: Backend) -> None:

@@ -115,7 +115,7 @@ async def test_readers_that_read_all_the_time_see_the_commits_of_several_writers
 
 async def test_an_event_that_cannot_be_read_yet_is_not_purged(store: PostgresStore, postgres_dsn: str) -> None:
     async def purge() -> int:
-        return await store.purge(None, SagaFilter(), timedelta(0), 10, dry_run=False)
+        return (await store.purge(None, SagaFilter(), timedelta(0), 10, dry_run=False)).count
 
     await store.commit(batch(start("a"), start("b")))
     async with holding(postgres_dsn, WRITE_EVENT) as other:

@@ -188,13 +188,16 @@ async def test_stats_of_what_is_rare_say_how_far_they_have_looked(pool: Explaini
     assert found.ended_since is not None
 
 
-async def test_a_purge_reads_the_oldest_ends_alone(pool: ExplainingPool) -> None:
+@pytest.mark.parametrize("goes_on", [False, True], ids=["first batch", "next batch"])
+async def test_a_purge_reads_the_oldest_ends_alone_and_goes_on_behind_them(pool: ExplainingPool, goes_on: bool) -> None:
+    now = await pool.fetchval("SELECT max(create_time) FROM sagad.saga")
     parameters = Parameters()
-    condition = where(None, SagaFilter(), parameters)
+    condition = where(None, SagaFilter(end_time_min=now - 300 * MINUTE if goes_on else None), parameters)
     bounds = {"age": parameters.add(MINUTE), "limit": parameters.add(LIMIT)}
 
     await pool.fetch_planned(SAGAS["purgeable"].format(where=condition, **bounds), parameters.values)
 
     text, read = pool.take()
     assert re.search(r"using saga_ended on saga", text), text
+    assert ("Index Cond: ((end_time >= " in text) is goes_on, text
     assert read <= 2 * LIMIT, text

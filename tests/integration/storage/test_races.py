@@ -52,6 +52,6 @@ async def test_a_purge_does_not_wait_for_a_row_that_is_being_written(store: Post
     await store.commit(batch(start("a"), start("b")))
     await store.commit(batch(end("a", 2), end("b", 2)))
     async with holding_row(postgres_dsn, key("a")):
-        assert await store.purge(None, ALL, timedelta(0), 10, dry_run=False) == 1
+        assert (await store.purge(None, ALL, timedelta(0), 10, dry_run=False)).count == 1
 
-    assert await store.purge(None, ALL, timedelta(0), 10, dry_run=False) == 1
+    assert (await store.purge(None, ALL, timedelta(0), 10, dry_run=False)).count == 1

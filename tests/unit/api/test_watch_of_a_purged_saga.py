@@ -38,7 +38,7 @@ async def test_it_ends_with_what_has_happened_instead_of_waiting_for_ever() -> N
         shown.append(message.revision)
         if len(shown) == 1:
             await store.commit(Batch(UUID(int=3), [ended]))
-            assert await store.purge(None, SagaFilter(), timedelta(0), 1, dry_run=False) == 1
+            assert (await store.purge(None, SagaFilter(), timedelta(0), 1, dry_run=False)).count == 1
 
     engine: Any = SimpleNamespace(draining=False, watches=Watches(1, 1), sagas={}, store=store)
     with pytest.raises(OutOfRange) as refused:

@@ -89,7 +89,7 @@ async def test_a_relay_that_wakes_up_behind_a_purge_does_not_stop_the_lane_of_it
     first.freeze()
     await second.start(dead=first.relay_id)
     await _relayed(backend, second, OTHER)
-    assert await backend.store.purge(None, SagaFilter(), timedelta(0), 10, dry_run=False) == 1
+    assert (await backend.store.purge(None, SagaFilter(), timedelta(0), 10, dry_run=False)).count == 1
     first.thaw()
     await eventually(lambda: first.relay.done)
     assert (await tables.lanes(TOPIC))[LANE].fault == ""

@@ -39,6 +39,7 @@ from sagad_server.storage.store import (
     Node,
     NodeRow,
     Position,
+    Purged,
     Retryable,
     RowState,
     SagaFilter,
@@ -250,15 +251,14 @@ class PostgresStore:
 
     async def purge(
         self, namespace: str | None, selection: SagaFilter, ended_before: timedelta, limit: int, *, dry_run: bool
-    ) -> int:
+    ) -> Purged:
         parameters = Parameters()
         condition = where(namespace, selection, parameters)
         bounds = {"age": parameters.add(ended_before), "limit": parameters.add(limit)}
         purgeable = SAGAS["purgeable"].format(where=condition, **bounds)
         sql = SAGAS["count_purgeable" if dry_run else "purge"].format(purgeable=purgeable)
         (record,) = await self._pool.fetch_planned(sql, parameters.values)
-        count: int = record["count"]
-        return count
+        return Purged(*record)
 
     async def forget(self, older_than: timedelta, limit: int) -> int:
         return len(await self._pool.fetch(SAGAS["forget"], older_than, limit))

@@ -255,7 +255,7 @@ RETURNING 1
 -- name: purgeable
 -- Those that ended first, and that nobody is writing. Their last events can be read by those who read the journal, and
 -- are behind every mirror. One that has changed since the statement began ended after now(), if at all.
-SELECT s.ctid, namespace, saga_id
+SELECT s.ctid, namespace, saga_id, end_time
 FROM sagad.saga AS s
 LEFT JOIN LATERAL (
     SELECT e.xid, e.position, e.relay_partition FROM sagad.event AS e
@@ -272,7 +272,7 @@ LIMIT {limit}
 FOR UPDATE OF s SKIP LOCKED
 
 -- name: count_purgeable
-SELECT count(*) FROM ({purgeable}) AS doomed
+SELECT count(*), max(end_time) AS until FROM ({purgeable}) AS doomed
 
 -- name: purge
 -- Makes tombstones of them, and notes how far the journal is gone.
@@ -308,6 +308,6 @@ stripped AS (
         park_time = NULL,
         body = ''
     WHERE ctid = ANY (ARRAY(SELECT ctid FROM doomed))
-    RETURNING 1
+    RETURNING end_time
 )
-SELECT count(*) FROM stripped
+SELECT count(*), max(end_time) AS until FROM stripped
