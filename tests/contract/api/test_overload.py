@@ -1,17 +1,28 @@
 """A server that cannot keep up refuses new sagas, and tells when to come again; a stream of them waits."""
 
 import asyncio
+import itertools
+from collections import Counter
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import grpc
+import grpc.aio
 import pytest
-from support.scripted_participant import ScriptedParticipant
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from support.scripted_participant import ScriptedParticipant, pending, success
 from support.server import Server, chain, eventually, refused, rest, running_server
 
 from sagad.v1 import saga_pb2
 from sagad.v1 import saga_service_pb2 as pb
 from sagad_client import Backoff, Client
 from sagad_server.storage.store import Batch, Committed, Store
+
+CLIENTS = 1500
+"""More than gRPC lets wait to be taken in: it cuts off some of their calls itself."""
+SOON_S = 10.0
+"""For one call, beside all of them in one process on a busy machine."""
+COMMIT_S = 0.03
 
 
 class Gate:
@@ -43,6 +54,41 @@ async def overload(server: Server) -> "tuple[Gate, list[asyncio.Task[saga_pb2.Sa
     return gate, tasks
 
 
+def slow_down(store: Store) -> None:
+    """From now on each commit takes longer than the server likes."""
+    commit = store.commit
+
+    async def slow(batch: Batch) -> Committed:
+        await asyncio.sleep(COMMIT_S)
+        return await commit(batch)
+
+    store.commit = slow  # type: ignore[method-assign]
+
+
+@asynccontextmanager
+async def flood(server: Server) -> "AsyncIterator[Counter[str]]":
+    """Clients that start one saga after the other, whatever becomes of it; counts how the calls end."""
+    ended: Counter[str] = Counter()
+
+    async def run(client: int) -> None:
+        for number in itertools.count():
+            try:
+                await server.start(saga_id=f"flood{client}-{number}")
+            except grpc.aio.AioRpcError as error:
+                ended[error.code().name] += 1
+            else:
+                ended["OK"] += 1
+
+    clients = [asyncio.create_task(run(number)) for number in range(CLIENTS)]
+    try:
+        await eventually(lambda: ended["RESOURCE_EXHAUSTED"] > 0 and ended["CANCELLED"] > 0)
+        yield ended
+    finally:
+        for client in clients:
+            client.cancel()
+        await asyncio.gather(*clients, return_exceptions=True)
+
+
 def gauge(server: Server, name: str, **labels: str) -> float | None:
     return server.metrics.registry.get_sample_value(name, labels)
 
@@ -58,6 +104,39 @@ async def test_an_overloaded_server_refuses_new_sagas_and_says_when_to_come_agai
     assert gauge(server, "sagad_overloaded") == 1
     assert gate.opened.set() is None
     await asyncio.gather(*tasks)
+
+
+async def test_each_start_that_an_overloaded_server_has_taken_in_is_told_when_to_come_again(server: Server) -> None:
+    gate, tasks = await overload(server)
+    late = [refused(server.start(saga_id=f"late{number}")) for number in range(200)]
+    refusals = await asyncio.gather(*late)
+    assert {(one.code, one.reason) for one in refusals} == {(grpc.StatusCode.RESOURCE_EXHAUSTED, "OVERLOADED")}
+    pauses_s = {one.retry_after_s for one in refusals if one.retry_after_s is not None}
+    assert 1 <= min(pauses_s) < max(pauses_s) <= 2, "not all at once"
+    gate.opened.set()
+    await asyncio.gather(*tasks)
+
+
+async def test_a_flood_of_starts_cuts_off_neither_what_is_under_way_nor_reads_nor_health_checks(
+    server: Server, participant: ScriptedParticipant
+) -> None:
+    participant.script("do_reserve", pending())
+    await server.start(saga_id="before")
+    token = (await participant.called("do_reserve")).completion_token
+    while (await server.get("before")).steps[0].state != saga_pb2.STEP_STATE_AWAITING_COMPLETION:
+        pass  # the participant's answer is not durable yet
+    health = health_pb2_grpc.HealthStub(server.channel)
+    slow_down(server.store)
+    complete = pb.CompleteStepRequest(saga_id="before", step_id="reserve", completion_token=token, outcome=success())
+    async with flood(server) as ended:
+        for _ in range(3):
+            assert (await server.sagas.GetSaga(pb.GetSagaRequest(saga_id="before"), timeout=SOON_S)).saga.revision
+            checked = await health.Check(health_pb2.HealthCheckRequest(), timeout=SOON_S)
+            assert checked.status == health_pb2.HealthCheckResponse.SERVING
+        before = ended.total()
+        await server.sagas.CompleteStep(complete, timeout=SOON_S)
+        await eventually(lambda: ended.total() > before)
+    assert (await server.settled("before")).state == saga_pb2.SAGA_STATE_SUCCEEDED
 
 
 async def test_what_was_taken_on_is_not_lost_and_the_server_recovers(server: Server) -> None:
