@@ -18,6 +18,7 @@ from sagad.v1 import saga_service_pb2 as pb
 from sagad_client import Backoff, Client
 from sagad_server.storage.store import Batch, Committed, Store
 
+MAX_BATCH = 2
 CLIENTS = 1500
 """More than gRPC lets wait to be taken in: it cuts off some of their calls itself."""
 SOON_S = 10.0
@@ -40,16 +41,16 @@ class Gate:
 
 @pytest.fixture
 async def server(store: Store, participant: ScriptedParticipant) -> AsyncIterator[Server]:
-    limits = {"max_batch": 2, "overload_after": "20ms"}
+    limits = {"max_batch": MAX_BATCH, "overload_after": "20ms"}
     async with running_server(store, participant, limits=limits) as server:
         await server.create(chain("reserve", "charge"))
         yield server
 
 
 async def overload(server: Server) -> "tuple[Gate, list[asyncio.Task[saga_pb2.Saga]]]":
-    """Sagas that wait for their commit, for longer than the server likes."""
+    """Sagas that wait for their commit, for longer than the server likes: so few that none is refused, however late."""
     gate = Gate(server.store)
-    tasks = [asyncio.create_task(server.start(saga_id=f"s{number}", wait=True)) for number in range(6)]
+    tasks = [asyncio.create_task(server.start(saga_id=f"s{number}", wait=True)) for number in range(MAX_BATCH)]
     await eventually(lambda: server.engine.admission.overloaded)
     return gate, tasks
 
