@@ -16,7 +16,7 @@ from sagad_server.api.resume_token import read_resume_token
 from sagad_server.api.start_limits import StartLimits
 from sagad_server.api.start_sagas import StartSagas, start_command, stopping
 from sagad_server.api.steering import DEFAULT_NAMESPACE, Steering, key_of
-from sagad_server.api.watch import Watch, purged
+from sagad_server.api.watch import Watch
 from sagad_server.api.watch_sagas import WatchSagas
 from sagad_server.domain.errors import NotFound, SagadError
 from sagad_server.domain.states import ENDED
@@ -24,6 +24,7 @@ from sagad_server.domain.validation import RequestChecker, ValidationLimits
 from sagad_server.engine.commands import Commands
 from sagad_server.engine.engine import Engine
 from sagad_server.engine.loader import Loader, not_found
+from sagad_server.engine.watch import purged
 from sagad_server.guard.rate_limits import RateLimits
 from sagad_server.storage.events import event_message
 from sagad_server.storage.store import MOST_ENDED, MOST_SCANNED, MOST_SCANNED_ENDED, Key, Position, SagaRow

@@ -10,13 +10,10 @@ from sagad_server.domain.errors import OutOfRange, Unavailable
 from sagad_server.domain.states import ENDED, SagaState
 from sagad_server.engine.engine import RETRY_AFTER_MS, Engine
 from sagad_server.engine.loader import not_found
-from sagad_server.engine.watch import Subscription
+from sagad_server.engine.watch import Subscription, purged
 from sagad_server.storage.events import event_message
 from sagad_server.storage.store import EventRow, Key
 
-_ELSEWHERE_S = 0.2
-"""How soon the journal is read again for a saga that this node does not have in memory; later less and less often."""
-_SELDOM_S = 2.0
 _JOURNAL_PAGE = 64
 
 Send = Callable[[WatchSagaResponse], Awaitable[object]]
@@ -31,7 +28,8 @@ class Read(Protocol):
 
 
 class Watch:
-    """Follows a saga for one client: the journal first, then what the engine publishes, the journal again at a gap.
+    """Follows a saga for one client: the journal first, then what the engine publishes, and the journal again for what
+    it does not.
 
     So a slow client costs the bounded buffer of its subscription and a page of the journal, and nothing else.
     """
@@ -63,6 +61,7 @@ class Watch:
                 await self._resume(after_revision)
             else:
                 await self._begin()
+            subscription.reach(self._revision)
             await self._follow(subscription)
         finally:
             watches.unsubscribe(subscription)
@@ -92,51 +91,25 @@ class Watch:
     async def _follow(self, subscription: Subscription) -> None:
         while True:
             event = subscription.take()
-            if event is None:
-                if self._ended:
-                    return
-                if subscription.closed:
-                    raise stopping()
+            if event is not None and event.revision <= self._revision + 1:
+                if event.revision > self._revision:
+                    await self._tell(event)
+            elif self._revision < subscription.stands_at:
+                await self._read_journal(subscription.stands_at)
+            elif self._ended:
+                return
+            elif subscription.closed:
+                raise stopping()
+            else:
                 await self._wait(subscription)
-            elif event.revision > self._revision + 1:
-                await self._read_journal(event.revision)
-            elif event.revision == self._revision + 1:
-                await self._tell(event)
 
     async def _wait(self, subscription: Subscription) -> None:
-        """For this node to publish something. What other nodes do is read from the journal, every now and then."""
-        loop = asyncio.get_running_loop()
-        silent_until, look_again_s = loop.time() + self._heartbeat_s, _ELSEWHERE_S
-        while not subscription.closed:
-            here = self._key in self._engine.sagas
-            left_s = max(0.0, silent_until - loop.time())
-            try:
-                async with asyncio.timeout(left_s if here else min(look_again_s, left_s)):
-                    await subscription.ready()
-                    return
-            except TimeoutError:
-                look_again_s = min(look_again_s * 2, _SELDOM_S)
-                if not here and await self._read_on():
-                    return
-            if loop.time() >= silent_until:
-                if not here:
-                    await self._check_there()
-                await self._send(WatchSagaResponse(revision=self._revision, heartbeat=Heartbeat()))
-                return
-
-    async def _check_there(self) -> None:
-        """A saga that was purged before its end was told has nothing more to tell. Raises OutOfRange."""
-        row = await self._engine.store.get_row(self._key)
-        if row is None or row.purge_time is not None:
-            raise purged(self._key)
-
-    async def _read_on(self) -> bool:
-        """Tells what the journal has beyond what the client knows. True if there was something."""
-        events = await self._engine.store.list_events(self._key, self._revision, _JOURNAL_PAGE)
-        for event in events:
-            if event.revision == self._revision + 1:
-                await self._tell(event)
-        return bool(events)
+        """For more, or until a heartbeat is due."""
+        try:
+            async with asyncio.timeout(self._heartbeat_s):
+                await subscription.ready(self._revision)
+        except TimeoutError:
+            await self._send(WatchSagaResponse(revision=self._revision, heartbeat=Heartbeat()))
 
     async def _read_journal(self, revision: int) -> None:
         """Tells all that is durable up to `revision`, at least."""
@@ -152,10 +125,6 @@ class Watch:
         self._revision = event.revision
         self._ended = SagaState(message.state) in ENDED
         await self._send(WatchSagaResponse(revision=event.revision, event=message))
-
-
-def purged(key: Key) -> OutOfRange:
-    return OutOfRange(f"saga {key[1]!r} is purged: only its end is known, not its events", reason="PURGED")
 
 
 def stopping() -> Unavailable:

@@ -55,10 +55,10 @@ class Engine:
         self.settings = settings
         self.tokens = tokens
         self.writer = Writer(store, clock, random, observer, self, settings.max_batch)
-        self.watches = Watches(settings.max_watches, settings.watch_buffer)
+        self.sagas: dict[Key, ActiveSaga] = {}
+        self.watches = Watches(store, clock, spawn, self.sagas, settings.max_watches, settings.watch_buffer)
         self.journal = Journal(store, clock, self.watches, spawn, settings.watch_buffer)
         self.draining = False
-        self.sagas: dict[Key, ActiveSaga] = {}
         self.admission = Admission(settings, clock, random, observer, lambda: len(self.sagas), lambda: self.writer.idle)
         self.on_conflict: Callable[[ActiveSaga], None] | None = None
         """Hears of a start whose id is taken: `Commands`, which answers its callers."""

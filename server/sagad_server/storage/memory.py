@@ -194,6 +194,11 @@ class MemoryStore:
         saga = self._opened().sagas.get(key)
         return replace(saga.row) if saga is not None else None
 
+    async def moved(self, seen: Mapping[Key, int]) -> dict[Key, int | None]:
+        sagas = self._opened().sagas
+        stand_at = {key: sagas[key].row.revision if key in sagas else None for key in seen}
+        return {key: at for key, at in stand_at.items() if at is None or at > seen[key]}
+
     async def list_sagas(
         self, namespace: str, selection: SagaFilter, after: Position | None, limit: int, most_scanned: int
     ) -> SagaPage:

@@ -415,6 +415,9 @@ class Store(Protocol):
     async def get_row(self, key: Key) -> SagaRow | None:
         """A saga's row alone."""
 
+    async def moved(self, seen: Mapping[Key, int]) -> dict[Key, int | None]:
+        """The revisions of those of these sagas that are beyond the one given. None: there is no such saga."""
+
     async def list_sagas(
         self, namespace: str, selection: SagaFilter, after: Position | None, limit: int, most_scanned: int
     ) -> SagaPage:

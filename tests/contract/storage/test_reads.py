@@ -69,6 +69,19 @@ async def test_the_journal_is_read_oldest_first_after_a_revision_and_up_to_a_lim
     assert events == (await backend.load("a")).events[1:4]
 
 
+async def test_those_that_moved_beyond_a_revision_are_told_from_those_that_stand(backend: Backend) -> None:
+    await backend.store.create_definition(definition(namespace="other"), 1_000, 10_000)
+    await backend.commit(start("stands"), start("moved"), start("ended"), start(("other", "stands")))
+    await backend.commit(step("moved", 2), end("ended", 2), step(("other", "stands"), 2))
+    await backend.commit(step("moved", 3))
+    await backend.purge_all()
+
+    seen = {key("stands"): 1, key("moved"): 1, key("ended"): 1, key("gone"): 7, key("stands", "other"): 2}
+
+    assert await backend.store.moved(seen) == {key("moved"): 3, key("ended"): 2, key("gone"): None}
+    assert await backend.store.moved({}) == {}
+
+
 async def test_sagas_are_listed_newest_first_and_those_of_one_moment_by_saga_id(backend: Backend) -> None:
     await backend.commit(start("b"), start("a"), start("B"), start("\N{SNOWMAN}"))
     await backend.commit(start("c"))

@@ -111,6 +111,7 @@ READS: dict[str, tuple[str, Callable[[], str]]] = {
     "count_by_state": ("saga_moving", lambda: SAGAS["count_by_state"]),
     "forget": ("saga_purged", lambda: SAGAS["forget"]),
     "get_row": ("saga_pkey", lambda: SAGAS["get_row"]),
+    "moved": ("saga_pkey", lambda: SAGAS["moved"]),
     "grant": ("lock_queue", lambda: LOCKS["grant"]),
     "locks of sagas": ("lock_pkey", lambda: LOCKS["of_sagas"]),
     "in_use": ("saga_definition", lambda: DEFINITIONS["in_use"]),

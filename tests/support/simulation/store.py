@@ -44,6 +44,7 @@ _METHODS = (
     "load",
     "get_row",
     "list_events",
+    "moved",
     "hand_back",
     "count_owned",
     "stranded",

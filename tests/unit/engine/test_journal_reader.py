@@ -44,8 +44,8 @@ class Node:
     def __init__(self) -> None:
         self.store = CountedStore(MemoryDatabase())
         self.clock = self.store.clock
-        self.watches = Watches(MAX_WATCHES, BOUND)
         self.tasks: list[asyncio.Task[None]] = []
+        self.watches = Watches(self.store, self.clock, self.spawn, {}, MAX_WATCHES, BOUND)
         self.journal = Journal(self.store, self.clock, self.watches, self.spawn, BOUND)
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:

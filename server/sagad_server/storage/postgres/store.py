@@ -227,6 +227,11 @@ class PostgresStore:
         record = await self._pool.fetchrow(SAGAS["get_row"], *key)
         return saga_row(record) if record else None
 
+    async def moved(self, seen: Mapping[Key, int]) -> dict[Key, int | None]:
+        ordered = sorted(seen)
+        records = await self._pool.fetch(SAGAS["moved"], *_columns(ordered), [seen[key] for key in ordered])
+        return {(record["namespace"], record["saga_id"]): record["revision"] for record in records}
+
     async def list_events(self, key: Key, after_revision: int, limit: int) -> list[EventRow]:
         return [event_row(each) for each in await self._pool.fetch(SAGAS["list_events"], *key, after_revision, limit)]
 

@@ -136,6 +136,14 @@ RETURNING 1
 SELECT * FROM sagad.saga
 WHERE namespace = $1 AND saga_id = $2
 
+-- name: moved
+SELECT k.namespace, k.saga_id, s.revision
+FROM unnest($1::text[], $2::text[], $3::bigint[]) AS k (namespace, saga_id, seen)
+LEFT JOIN LATERAL (
+    SELECT revision FROM sagad.saga WHERE namespace = k.namespace AND saga_id = k.saga_id OFFSET 0
+) AS s ON true
+WHERE s.revision > k.seen OR s.revision IS NULL
+
 -- name: list
 -- {newest} is one of the next two statements; selection.py fills in what is in braces.
 SELECT * FROM (
