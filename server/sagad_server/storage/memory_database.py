@@ -7,6 +7,7 @@ from uuid import UUID, uuid4
 
 from sagad_server.domain.states import EventCause, SagaState
 from sagad_server.storage.audit import AuditEntry, AuditRow
+from sagad_server.storage.long_journal import WHOLE, referred
 from sagad_server.storage.memory_journal import MemoryJournal
 from sagad_server.storage.memory_locks import MemoryLocks
 from sagad_server.storage.memory_mirror import MemoryMirror
@@ -120,7 +121,11 @@ class MemoryDatabase:
 
     def loaded(self, saga: MemorySaga) -> LoadedSaga:
         """A copy; events never change, and are shared."""
-        return LoadedSaga(replace(saga.row), list(saga.events), self.now(), self.locks.tokens(saga.row.key))
+        row, events = saga.row, list(saga.events)
+        if row.revision > WHOLE:
+            kept = referred(row.body)
+            events = [event for event in events if event.payload or event.revision in kept]
+        return LoadedSaga(replace(row), events, self.now(), self.locks.tokens(row.key))
 
     def write(self, write: Write, owner: UUID, batch_id: UUID, now: datetime) -> bool:
         """Writes if the guard allows it."""

@@ -214,7 +214,8 @@ class EventRow:
 
 @dataclass(slots=True)
 class LoadedSaga:
-    """A saga with its whole journal, oldest first, and the database's time when it was read."""
+    """A saga with its journal, oldest first, and the database's time when it was read. Of a journal of more than
+    `long_journal.WHOLE` events there are those that hold data, and those that the row refers to."""
 
     row: SagaRow
     events: list[EventRow]

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from support.storage import Backend, batch, definition, end, key, start, step
 
+from sagad.storage.v1.storage_pb2 import SagaRecord, StepRecord
 from sagad_server.domain.states import FailureCategory, ParkingReason, SagaState
 from sagad_server.storage.store import MOST_SCANNED, Position, SagaFilter
 
@@ -46,6 +47,27 @@ async def test_load_gives_row_and_journal_and_get_row_the_same_row(backend: Back
     assert loaded.row == await backend.store.get_row(key("a"))
     assert loaded.row.key == key("a")
     assert loaded.now > committed.time
+
+
+async def test_of_a_long_journal_only_what_holds_data_and_what_the_row_refers_to_is_loaded(backend: Backend) -> None:
+    first, second = StepRecord(changed_revision=80, since_revision=7), StepRecord(changed_revision=270)
+    body = SagaRecord(steps=[first, second]).SerializeToString()
+    await backend.commit(start("a"), start("unreadable"))
+    for revision in range(2, 301):
+        payload = b"data" if revision in (2, 80, 299) else b""
+        await backend.commit(
+            step("a", revision, body=body, payload=payload), step("unreadable", revision, body=b"\xff")
+        )
+
+    long, unreadable = await backend.load("a"), await backend.load("unreadable")
+
+    assert [event.revision for event in long.events] == [1, 2, 7, 80, 270, 299]
+    for event in long.events:
+        assert [event] == await backend.store.list_events(key("a"), event.revision - 1, 1)
+    assert [event.revision for event in unreadable.events] == [1]
+    store, _ = await backend.restart()
+    claimed = {loaded.row.saga_id: loaded.events for loaded in await store.claim(10, [])}
+    assert claimed == {"a": long.events, "unreadable": unreadable.events}
 
 
 async def test_a_tombstone_has_no_events(backend: Backend) -> None:

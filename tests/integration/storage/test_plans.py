@@ -107,6 +107,7 @@ READS: dict[str, tuple[str, Callable[[], str]]] = {
     "claim": ("saga_moving", lambda: SAGAS["claim"]),
     "claim_one": ("saga_pkey", lambda: SAGAS["claim_one"]),
     "load": ("saga_pkey", lambda: SAGAS["load"]),
+    "load_events": ("event_pkey", lambda: SAGAS["load_events"]),
     "stranded": ("saga_moving", lambda: SAGAS["stranded"]),
     "count_by_state": ("saga_moving", lambda: SAGAS["count_by_state"]),
     "forget": ("saga_purged", lambda: SAGAS["forget"]),

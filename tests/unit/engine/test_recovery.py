@@ -3,14 +3,15 @@
 import asyncio
 
 import pytest
-from support.definitions import definition, pivot, step
-from support.play import TIMED_OUT, refused
+from support.definitions import definition, pivot, retriable, step
+from support.play import TIMED_OUT, payload, refused
 from support.world import Death, World
 
 from sagad_server.domain.inputs import Pending, Success
 from sagad_server.domain.states import ParkingReason, SagaState, StepState
 from sagad_server.engine import engine as engine_module
 from sagad_server.engine.loader import Loader
+from sagad_server.storage import memory_database
 from sagad_server.storage.store import LoadedSaga
 
 DONE = Success(None)
@@ -143,6 +144,35 @@ async def test_a_saga_whose_stored_data_cannot_be_read_is_parked_and_the_others_
     assert row.state == SagaState.PARKED
     assert row.parking_mask == 1 << ParkingReason.INTERNAL
     assert world.transport.sent == ["b:reserve"]
+
+
+async def test_a_saga_that_was_retried_for_long_goes_on_where_it_was_and_takes_little_memory(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(memory_database, "WHOLE", 20)
+    every_ten_s = {"initialBackoff": "20s", "maxBackoff": "20s", "retryFor": "3600s"}  # half of it in this world
+    world = await booted(definition(step("reserve"), pivot("charge"), retriable("ship", retry=every_ten_s)))
+    await world.start("a", {"sku": "x"})
+    await world.answer("a:reserve", Success(payload({"reservation": 7})))
+    await world.answer("a:charge", DONE)
+    for _ in range(13):
+        first = await world.answer("a:ship", TIMED_OUT)
+        await world.advance(10)
+    await world.answer("a:ship", TIMED_OUT)
+    await world.die()
+    await world.boot()
+    active = world.engine.sagas["default", "a"]
+    assert active.saga.revision > 20
+    assert len(active.times) < 10
+    assert active.elapsed_ms(active.saga.steps[2].since_revision, world.clock.now_s) == 130_000
+    await world.advance(9)
+    assert world.transport.calls == []
+    await world.advance(1)
+    again = await world.answer("a:ship", DONE)
+    assert again.request.idempotency_key == first.request.idempotency_key
+    assert again.request.input == first.request.input
+    assert (await world.saga("a")).steps[0].output == payload({"reservation": 7})
+    assert (await world.saga("a")).state is SagaState.SUCCEEDED
 
 
 async def test_the_third_death_over_just_one_saga_parks_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,14 +15,15 @@ from sagad_server.storage.mirror import relay_partition
 from sagad_server.storage.postgres import audit as audit_log
 from sagad_server.storage.postgres import definitions, lists
 from sagad_server.storage.postgres import locks as resource_locks
-from sagad_server.storage.postgres.connect import AnyConnection, unavailable
+from sagad_server.storage.postgres.connect import unavailable
 from sagad_server.storage.postgres.journal import journal_end, read_journal
+from sagad_server.storage.postgres.load import key_columns, load
 from sagad_server.storage.postgres.migrate import is_current, migrate, require_current
 from sagad_server.storage.postgres.mirror import MirrorTables
 from sagad_server.storage.postgres.pool import Pool
 from sagad_server.storage.postgres.queries import load_queries
 from sagad_server.storage.postgres.resolve import SAGAS, resolve
-from sagad_server.storage.postgres.rows import event_row, loaded_saga, saga_row, stored_definition
+from sagad_server.storage.postgres.rows import event_row, saga_row, stored_definition
 from sagad_server.storage.postgres.selection import Parameters, where
 from sagad_server.storage.postgres.settings import PostgresSettings
 from sagad_server.storage.postgres.writer import Writer
@@ -136,7 +137,7 @@ class PostgresStore:
         self._writer = None
 
     async def mark_loading(self, keys: Sequence[Key]) -> None:
-        namespaces, saga_ids = _columns(keys)
+        namespaces, saga_ids = key_columns(keys)
         await self._pool.fetchval(NODES["mark_loading"], self._instance_id, namespaces, saga_ids)
 
     async def secret(self, name: str) -> bytes:
@@ -173,7 +174,7 @@ class PostgresStore:
         return await resolve(self._settings, keys) if keys else {}
 
     async def claim(self, limit: int, exclude: Collection[Key]) -> list[LoadedSaga]:
-        return await self._claim(SAGAS["claim"], limit, *_columns(exclude))
+        return await self._claim(SAGAS["claim"], limit, *key_columns(exclude))
 
     async def wake(self, limit: int) -> list[LoadedSaga]:
         return await self._claim(SAGAS["wake"], limit)
@@ -186,7 +187,7 @@ class PostgresStore:
         """One transaction: a saga is not taken over without having been read."""
         async with self._pool.transaction() as connection:
             claimed = await connection.fetch(statement, self._instance_id, *arguments)
-            return await _load(connection, [(row["namespace"], row["saga_id"]) for row in claimed])
+            return await load(connection, [(row["namespace"], row["saga_id"]) for row in claimed])
 
     async def count_crash(self, key: Key) -> int:
         crashes: int | None = await self._pool.fetchval(SAGAS["count_crash"], *key)
@@ -200,7 +201,7 @@ class PostgresStore:
     async def hand_back(self, keys: Mapping[Key, tuple[int, int]]) -> set[Key]:
         ordered = sorted(keys)
         stands_at = [[keys[key][place] for key in ordered] for place in (0, 1)]
-        given = await self._pool.fetch(SAGAS["hand_back"], self._instance_id, *_columns(ordered), *stands_at)
+        given = await self._pool.fetch(SAGAS["hand_back"], self._instance_id, *key_columns(ordered), *stands_at)
         return {(record["namespace"], record["saga_id"]) for record in given}
 
     async def count_owned(self) -> dict[UUID, int]:
@@ -220,7 +221,7 @@ class PostgresStore:
 
     async def load(self, key: Key) -> LoadedSaga | None:
         async with self._pool.connection() as connection:
-            loaded = await _load(connection, [key])
+            loaded = await load(connection, [key])
         return loaded[0] if loaded else None
 
     async def get_row(self, key: Key) -> SagaRow | None:
@@ -229,7 +230,7 @@ class PostgresStore:
 
     async def moved(self, seen: Mapping[Key, int]) -> dict[Key, int | None]:
         ordered = sorted(seen)
-        records = await self._pool.fetch(SAGAS["moved"], *_columns(ordered), [seen[key] for key in ordered])
+        records = await self._pool.fetch(SAGAS["moved"], *key_columns(ordered), [seen[key] for key in ordered])
         return {(record["namespace"], record["saga_id"]): record["revision"] for record in records}
 
     async def list_events(self, key: Key, after_revision: int, limit: int) -> list[EventRow]:
@@ -305,13 +306,3 @@ class PostgresStore:
 
 def _loading(record: asyncpg.Record) -> list[Key]:
     return list(zip(record["loading_namespaces"], record["loading_saga_ids"], strict=True))
-
-
-async def _load(connection: AnyConnection, keys: Collection[Key]) -> list[LoadedSaga]:
-    return [loaded_saga(record) for record in await connection.fetch(SAGAS["load"], *_columns(keys))] if keys else []
-
-
-def _columns(keys: Collection[Key]) -> tuple[list[str], list[str]]:
-    """Keys in the order in which everybody locks them, as two arrays."""
-    ordered = sorted(keys)
-    return [namespace for namespace, _ in ordered], [saga_id for _, saga_id in ordered]

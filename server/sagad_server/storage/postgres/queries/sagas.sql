@@ -80,7 +80,8 @@ FROM sagad.nodes AS n, LATERAL (
 WHERE n.state = 1
 
 -- name: load
--- Rows with their whole journals, in columns: one snapshot, one row for each saga.
+-- Rows with their journals, in columns: one snapshot, one row for each saga. Of a journal of more than $3 events only
+-- what holds data.
 SELECT s.*, now() AS now, j.*, h.*
 FROM unnest($1::text[], $2::text[]) AS k (namespace, saga_id),
 LATERAL (
@@ -95,7 +96,7 @@ LATERAL (
         array_agg(e.payload) AS payloads
     FROM (
         SELECT * FROM sagad.event
-        WHERE namespace = k.namespace AND saga_id = k.saga_id
+        WHERE namespace = k.namespace AND saga_id = k.saga_id AND (s.revision <= $3 OR payload IS NOT NULL)
         ORDER BY revision
     ) AS e
 ) AS j,
@@ -103,6 +104,14 @@ LATERAL (
     SELECT array_agg(name) AS lock_names, array_agg(fencing_token) AS lock_tokens FROM sagad.lock
     WHERE namespace = k.namespace AND saga_id = k.saga_id AND fencing_token IS NOT NULL
 ) AS h
+
+-- name: load_events
+SELECT e.*
+FROM unnest($1::text[], $2::text[], $3::bigint[]) AS k (namespace, saga_id, revision),
+LATERAL (
+    SELECT * FROM sagad.event
+    WHERE namespace = k.namespace AND saga_id = k.saga_id AND revision = k.revision OFFSET 0
+) AS e
 
 -- name: count_crash
 UPDATE sagad.saga
