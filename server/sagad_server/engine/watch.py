@@ -195,9 +195,8 @@ class Watches:
         for key, revision in moved.items():
             if revision is not None:
                 self._moved(key, revision)
-                continue
-            for follower in self._followers(key):
-                if follower.stands_at:  # else it has not begun, and finds out whether there is such a saga
+            elif seen[key]:  # else somebody had not begun, and finds out by itself whether there is such a saga
+                for follower in self._followers(key):
                     follower.fail(purged(key))
 
     def _moved(self, key: Key, revision: int) -> None:

@@ -29,12 +29,16 @@ class CountedStore(FaultyStore):
         self._world = world
         self.asked: list[tuple[float, int]] = []
         self.away = False
+        self.may_answer = asyncio.Event()
+        self.may_answer.set()
 
     async def moved(self, seen: Mapping[Key, int]) -> dict[Key, int | None]:
         self.asked.append((self._world.clock.now_s, len(seen)))
         if self.away:
             raise Unavailable("the store is away")
-        return await super().moved(seen)
+        moved = await super().moved(seen)
+        await self.may_answer.wait()
+        return moved
 
 
 class Counted(World):
@@ -203,15 +207,20 @@ async def test_a_store_that_is_away_ends_the_watches_that_need_it_and_no_others(
     assert again.revisions == [1, 2]
 
 
+@pytest.mark.parametrize("late", [False, True])
 async def test_a_saga_that_is_started_while_its_watch_begins_is_not_taken_for_purged(
-    owner: World, node: Counted
+    owner: World, node: Counted, late: bool
 ) -> None:
     viewer = Viewer(node)
     viewer.may_read.clear()
+    if late:
+        node.store.may_answer.clear()
     await node.advance(1)
     assert node.asked_in(1)
     await owner.start("a")
     viewer.may_read.set()
+    await node.settle()
+    node.store.may_answer.set()
     await owner.answer("a:reserve", DONE)
     await owner.answer("a:charge", DONE)
     await node.advance(2)
