@@ -236,7 +236,7 @@ async def test_a_saga_that_is_purged_before_its_end_was_told_ends_the_watch_with
     (viewer,) = await viewers(node, "a")
     await owner.answer("a:reserve", DONE)
     await owner.answer("a:charge", DONE)
-    assert await owner.store.purge(None, SagaFilter(), timedelta(0), 1, dry_run=False) == 1
+    assert (await owner.store.purge(None, SagaFilter(), timedelta(0), 1, dry_run=False)).count == 1
     if forgotten:
         assert await owner.store.forget(timedelta(0), 1) == 1
     await node.advance(2)
