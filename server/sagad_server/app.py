@@ -14,6 +14,8 @@ import structlog
 from sagad_server.api.admin_service import AdminService, ServerInfo
 from sagad_server.api.definition_service import DefinitionService
 from sagad_server.api.health import Health
+from sagad_server.api.intake import take_in
+from sagad_server.api.interceptor import Guard
 from sagad_server.api.peers import Peers
 from sagad_server.api.saga_service import SagaService
 from sagad_server.api.server import SERVICES, add_services, listen, new_server, peer_credentials
@@ -68,7 +70,8 @@ class App:
     async def start(self) -> None:
         """Serves once this returns. Raises SchemaTooNew, ListenError, Unavailable."""
         self._peers = Peers(peer_credentials(self.config.grpc))
-        self._server = new_server(self.config.grpc, self.metrics, self._peers)
+        self._calls = Guard(self.metrics, self._peers)
+        self._server = new_server(self.config.grpc, self._calls)
         try:
             await self._start()
         except BaseException:
@@ -125,7 +128,7 @@ class App:
         names = self.transport.configs
         info = _server_info(config, node)
         self._sagas = SagaService(self.engine, commands, loader, limits, self._peers, self._guard.rates)
-        add_services(
+        busiest = add_services(
             self._server,
             self._sagas,
             DefinitionService(self.store, definitions, self.transport, names, limits),
@@ -145,6 +148,7 @@ class App:
         )
         self._gauges(recovery)
         await self._server.start()
+        self._spawn(take_in(self._server, self._calls, busiest))
         self._http.start()
         await self.store.announce(config.node.advertised or _reachable(peer_address))
         self._spawn(self.engine.writer.run())

@@ -20,7 +20,7 @@ from sagad_server.api import health
 from sagad_server.api.admin_service import AdminService
 from sagad_server.api.definition_service import DefinitionService
 from sagad_server.api.health import Health
-from sagad_server.api.interceptor import Forwarder, Guard, RequestObserver
+from sagad_server.api.interceptor import Guard
 from sagad_server.api.saga_service import SagaService
 from sagad_server.config_sections import COMPRESSIONS, Grpc
 
@@ -42,10 +42,10 @@ class ListenError(Exception):
     """The server cannot listen where it is told to."""
 
 
-def new_server(config: Grpc, observer: RequestObserver, forwarder: Forwarder) -> grpc.aio.Server:
+def new_server(config: Grpc, guard: Guard) -> grpc.aio.Server:
     """A server without services that does not listen yet."""
     return grpc.aio.server(
-        interceptors=[Guard(observer, forwarder)],
+        interceptors=[guard],
         options=_options(config),
         compression=COMPRESSIONS[config.compression],
     )
@@ -57,14 +57,16 @@ def add_services(
     definitions: DefinitionService,
     admin: AdminService,
     health_servicer: Health,
-) -> None:
-    """Gives the server these services, grpc.health.v1 and reflection."""
-    few = cast("grpc.aio.Server", _FewQueues(server))  # of which nothing else is asked
+) -> "dict[str, Handler]":
+    """Gives the server these services, grpc.health.v1 and reflection. Returns the handlers of the busiest methods."""
+    few_queues = _FewQueues(server)
+    few = cast("grpc.aio.Server", few_queues)  # of which nothing else is asked
     saga_service_pb2_grpc.add_SagaServiceServicer_to_server(sagas, few)
     definition_service_pb2_grpc.add_DefinitionServiceServicer_to_server(definitions, few)
     admin_service_pb2_grpc.add_AdminServiceServicer_to_server(admin, few)
     health_pb2_grpc.add_HealthServicer_to_server(health_servicer, few)
     reflection.enable_server_reflection((*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), few)
+    return few_queues.own
 
 
 class _FewQueues:
@@ -73,12 +75,15 @@ class _FewQueues:
     some forty. So only what comes in floods is registered."""
 
     def __init__(self, server: grpc.aio.Server) -> None:
+        self.own: dict[str, Handler] = {}
+        """Those that are registered."""
         self._server = server
         self.add_generic_rpc_handlers = server.add_generic_rpc_handlers
 
     def add_registered_method_handlers(self, service: str, handlers: "dict[str, Handler]") -> None:
         own = {name: handler for name, handler in handlers.items() if f"{service}/{name}" in _OWN_QUEUE}
         self._server.add_registered_method_handlers(service, own)
+        self.own |= {f"/{service}/{name}": handler for name, handler in own.items()}
 
 
 def peer_credentials(config: Grpc) -> grpc.ChannelCredentials | None:

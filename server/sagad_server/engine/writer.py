@@ -1,8 +1,6 @@
 """Group commit: the transitions of all sagas that are ready together become durable together.
 
-A batch is what has gathered while the previous commit was under way. Only where so much comes that a few milliseconds
-bring a good deal more is there a linger: as PostgreSQL's commit_delay, which looks at how many others are about to
-commit, it spends latency where there is a queue anyway, and saves what a commit costs. One batch is in flight at a
+A batch is what has gathered while the previous commit was under way; there is no linger. One batch is in flight at a
 time, and nothing is sent ahead of a batch whose fate is unknown.
 """
 
@@ -27,11 +25,6 @@ from sagad_server.storage.store import (
     Write,
 )
 
-_LINGER_S = 0.004
-_WORTH_LINGERING = 8
-"""Writes within a linger: 2,000 a second."""
-_PLENTY = 64
-"""Writes that share a commit well enough."""
 _MOST_RACES = 6
 _FIRST_PAUSE_S = 0.02
 _LONGEST_PAUSE_S = 1.0
@@ -85,10 +78,6 @@ class Writer:
         """Inserts of the batch in hand that a commit, by its own answer, did not make, though no row was in the way."""
         self._given_up = False
         """What is in hand is not to be sent again."""
-        self._taken_s = clock.monotonic()
-        """When the last batch was taken."""
-        self._gathers = False
-        """By the rate of late, enough comes within a linger."""
         self.healthy = True
         self.in_flight = 0
 
@@ -119,10 +108,9 @@ class Writer:
                 self._ready.clear()
                 await self._ready.wait()
             # Let every task that is ready add its transition: where the CPU is the limit, batches grow.
-            await self._clock.sleep(_LINGER_S if self._gathers and len(self._queue) < _PLENTY else 0)
+            await self._clock.sleep(0)
             since_s = self._queue[0][1] if self._queue else self._clock.monotonic()
             writes = [self._queue.popleft()[0] for _ in range(min(len(self._queue), self._max_batch))]
-            self._note_rate(len(writes))
             self.in_flight = len(writes)
             self._given_up = False
             await self._settle(writes, [])
@@ -130,11 +118,6 @@ class Writer:
             self.in_flight = 0
             self._owner.waited(self._clock.monotonic() - since_s)
             self.healthy = True  # also if not one of them had to be written: the store has settled their fate
-
-    def _note_rate(self, taken: int) -> None:
-        now_s = self._clock.monotonic()
-        elapsed_s, self._taken_s = now_s - self._taken_s, now_s
-        self._gathers = 0 < elapsed_s * _WORTH_LINGERING < taken * _LINGER_S
 
     async def _settle(self, writes: list[Write], sent: list[UUID]) -> None:
         """Sends the writes until the fate of each is known and told.
