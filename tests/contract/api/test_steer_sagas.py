@@ -1,12 +1,13 @@
 """CompensateSaga, CompleteStep, RetrySaga, SkipStep, AbandonSaga."""
 
+import asyncio
 from typing import Any
 
 import grpc
 import pytest
 from support.definitions import definition, pivot, retriable
 from support.scripted_participant import failure, json_payload, pending, success
-from support.server import Server, chain, eventually, refused
+from support.server import Server, chain, refused
 
 from sagad.v1 import common_pb2, saga_pb2
 from sagad.v1 import saga_service_pb2 as pb
@@ -44,8 +45,8 @@ async def awaiting(server: Server) -> tuple[saga_pb2.Saga, str]:
     server.participant.script("do_reserve", pending())
     saga = await server.start()
     call = await server.participant.called("do_reserve")
-    active = server.engine.sagas["default", saga.saga_id]
-    await eventually(lambda: active.saga.revision == 2)
+    while (await server.get(saga.saga_id)).revision < 2:  # noqa: ASYNC110 - it leaves memory then
+        await asyncio.sleep(0.005)
     return saga, call.completion_token
 
 
