@@ -1,6 +1,7 @@
 """sagad as a real process, to be killed for real."""
 
 import contextlib
+import itertools
 import os
 import random
 import signal
@@ -21,13 +22,20 @@ Target = str | Mapping[str, object]
 """A participant: its address, or its section of the configuration."""
 
 
+_WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw9").removeprefix("gw")) % 10
+_RANGE = range(10_000 + 1000 * _WORKER, 11_000 + 1000 * _WORKER)
+_PORTS = itertools.cycle(random.SystemRandom().sample(_RANGE, len(_RANGE)))
+"""Those of this process, below the range from which outgoing connections get theirs, and apart from those of the other
+processes that run tests: what is killed and started again is to find its port free."""
+
+
 def free_port() -> int:
-    """A port that nobody listens on, outside of the range from which outgoing connections get theirs meanwhile."""
-    for port in random.SystemRandom().sample(range(10_000, 20_000), 100):
+    """A port that nobody listens on, and that nobody else is given soon."""
+    for port in itertools.islice(_PORTS, len(_RANGE)):
         with socket.socket() as probe, contextlib.suppress(OSError):
             probe.bind(("127.0.0.1", port))
             return port
-    raise AssertionError("of 100 ports between 10000 and 19999 none is free")
+    raise AssertionError(f"none of the ports from {_RANGE[0]} to {_RANGE[-1]} is free")
 
 
 def environment() -> dict[str, str]:
