@@ -22,6 +22,8 @@ _PING_EVERY_S = 1.0
 _COUNT_EVERY_S = 10.0
 _PURGE_BATCH = 250
 _PAUSE_S = 0.04
+_MOST_BATCHES = 5_000
+"""Of one kind, before the others get their turn: some minutes."""
 """At least. So 5,000 a second are purged where the database has time for it: more than a node can end."""
 _WAIT_FOR_POSTGRES_S = 60.0
 _TRY_EVERY_S = 1.0
@@ -75,13 +77,15 @@ async def clean_up(store: Store, config: Config) -> None:
     service = config.service
     retention = timedelta(seconds=service.retention)
     tombstones = timedelta(seconds=service.tombstone_retention)
+    purged = 0
     while True:
-        await asyncio.sleep(service.cleanup_interval)
+        if purged < _MOST_BATCHES * _PURGE_BATCH:  # else there may be more
+            await asyncio.sleep(service.cleanup_interval)
+        purged = forgotten = 0
         try:
-            purged = await _purge(store, retention, f"node {config.node.name}")
-            forgotten = 0
             async for some in _in_batches(lambda: store.forget(tombstones, _PURGE_BATCH)):
                 forgotten += some
+            purged = await _purge(store, retention, f"node {config.node.name}")
             log.info("cleaned up", purged=purged, forgotten=forgotten)
         except SagadError as error:
             log.warning("the clean-up goes on next time", error=str(error))
@@ -108,11 +112,15 @@ async def _purge(store: Store, retention: timedelta, actor: str) -> int:
 
 
 async def _in_batches(work: Callable[[], Awaitable[int]]) -> AsyncIterator[int]:
-    """Does it until there is nothing more of it. Between two batches the database is left to the sagas: for twice as
-    long as the one took, so that a busy database is asked for less."""
+    """Does it until there is nothing more of it, or for `_MOST_BATCHES`: while sagas end, there is always one more.
+    Between two batches the database is left to the sagas: for twice as long as the one took, so that a busy database
+    is asked for less."""
     loop = asyncio.get_running_loop()
-    began_at = loop.time()
-    while some := await work():
-        yield some
-        await asyncio.sleep(max(_PAUSE_S, 2 * (loop.time() - began_at)))
+    for _ in range(_MOST_BATCHES):
         began_at = loop.time()
+        some = await work()
+        if some:
+            yield some
+        if some < _PURGE_BATCH:
+            return
+        await asyncio.sleep(max(_PAUSE_S, 2 * (loop.time() - began_at)))

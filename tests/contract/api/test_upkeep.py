@@ -1,7 +1,7 @@
 """What a node does by itself: purges, counts, and says how it is."""
 
 import asyncio
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import grpc
@@ -63,6 +63,33 @@ async def test_each_batch_of_the_clean_up_begins_where_the_one_before_it_has_end
     begun = [asked for asked, before in zip(store.asked[1:], store.done, strict=False) if before.count]
     assert begun == [done.until for done in store.done if done.count][: len(begun)]
     assert begun
+
+
+class AlwaysMore(MemoryStore):
+    """In which so many more have ended whenever it is asked to purge."""
+
+    def __init__(self, count: int) -> None:
+        super().__init__()
+        self.looked_for_old_ones = 0
+        self._count = count
+
+    async def purge(self, *args: Any, dry_run: bool) -> Purged:
+        return Purged(self._count, None)
+
+    async def forget(self, older_than: timedelta, limit: int) -> int:
+        self.looked_for_old_ones += 1
+        return 0
+
+
+@pytest.mark.parametrize("count", [1, 2], ids=["a few", "a batch"])
+async def test_where_there_is_always_more_to_purge_tombstones_are_forgotten_all_the_same(
+    participant: ScriptedParticipant, monkeypatch: pytest.MonkeyPatch, count: int
+) -> None:
+    monkeypatch.setattr("sagad_server.upkeep._PURGE_BATCH", 2)
+    monkeypatch.setattr("sagad_server.upkeep._MOST_BATCHES", 3)
+    store = AlwaysMore(count)
+    async with running_server(store, participant, service={"cleanup_interval": "1s"}):
+        await eventually(lambda: store.looked_for_old_ones == 3)
 
 
 async def test_tombstones_are_forgotten_after_their_time(participant: ScriptedParticipant) -> None:

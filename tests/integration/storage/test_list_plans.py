@@ -169,6 +169,19 @@ async def test_a_list_of_what_fills_its_page_is_read_no_further_than_that(pool: 
         assert read <= 8 * LIMIT, f"{fields}, {read} rows were read: {text}"
 
 
+async def test_what_is_of_many_versions_is_found_in_ranges_of_states_alone(
+    pool: ExplainingPool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = "default", SagaFilter(definition_id="order"), None, LIMIT, MOST_SCANNED
+    found = await list_sagas(pool, *asked)
+    monkeypatch.setattr("sagad_server.storage.postgres.lists._MOST_VERSIONS", 0)
+    pool.take()
+
+    assert await list_sagas(pool, *asked) == found
+    text, read = pool.take()
+    assert read <= 8 * LIMIT, text
+
+
 async def test_stats_read_no_more_of_what_has_ended_than_they_count(pool: ExplainingPool) -> None:
     await stats(pool, "default", SagaFilter(), LIMIT, MOST_SCANNED)
 

@@ -9,6 +9,7 @@ from support.storage import DEFINITION_ID, NAMESPACE, VERSION, batch, end, key, 
 
 from sagad_server.domain.errors import FailedPrecondition
 from sagad_server.storage.postgres import PostgresStore
+from sagad_server.storage.postgres.resolve import SAGAS
 from sagad_server.storage.store import SagaFilter
 
 ALL = SagaFilter()
@@ -55,3 +56,24 @@ async def test_a_purge_does_not_wait_for_a_row_that_is_being_written(store: Post
         assert (await store.purge(None, ALL, timedelta(0), 10, dry_run=False)).count == 1
 
     assert (await store.purge(None, ALL, timedelta(0), 10, dry_run=False)).count == 1
+
+
+async def test_a_saga_that_changes_while_a_purge_comes_to_it_keeps_its_events(
+    store: PostgresStore, postgres_dsn: str, admin: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow = SAGAS["purgeable"].replace("SELECT e.xid,", "SELECT pg_advisory_xact_lock_shared(4711), e.xid,")
+    monkeypatch.setitem(SAGAS, "purgeable", slow)
+    await store.commit(batch(start("a")))
+    await store.commit(batch(end("a", 2)))
+    async with holding(postgres_dsn, "SELECT pg_advisory_xact_lock(4711)") as holder:
+        purge = asyncio.ensure_future(store.purge(None, ALL, timedelta(0), 10, dry_run=False))
+        await waiter(admin, "sagad pool")
+        await store.count_crash(key("a"))
+        await holder.execute("COMMIT")
+        purged = await purge
+
+    row, events = await store.get_row(key("a")), await store.list_events(key("a"), 0, 10)
+    assert row is not None
+    assert (purged.count, row.purge_time, len(events)) == (0, None, 2)
+    assert (await store.purge(None, ALL, timedelta(0), 10, dry_run=False)).count == 1
+    assert await store.list_events(key("a"), 0, 10) == []

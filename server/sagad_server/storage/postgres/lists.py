@@ -13,6 +13,8 @@ from sagad_server.storage.store import Position, SagaFilter, SagaPage, SagaRow, 
 _RARE = 5_000
 """What is estimated at less than one of so many may be one of all: PostgreSQL takes no label for rarer than one of
 10,000."""
+_MOST_VERSIONS = 32
+"""Ranges of which each is read for as many as are asked for. With more, all definitions' sagas are looked through."""
 
 
 async def list_sagas(
@@ -35,7 +37,7 @@ async def list_sagas(
 
 async def stats(pool: Pool, namespace: str, selection: SagaFilter, most_ended: int, most_scanned: int) -> Stats:
     """See `Store.stats`."""
-    search = await find_search(pool, namespace, selection, most_ended, most_scanned)
+    search = await find_search(pool, namespace, selection, 1, most_scanned)
     parameters = Parameters()
     sql = stats_statement(search, most_ended, parameters)
     records = await pool.fetch_planned(sql, parameters.values)
@@ -64,13 +66,14 @@ def stats_statement(search: Search, most_ended: int, parameters: Parameters) -> 
 
 async def find_search(pool: Pool, namespace: str, selection: SagaFilter, limit: int, most_scanned: int) -> Search:
     """Where to look, so that about `most_scanned` sagas are read of each state, or as many as are asked for of each
-    range."""
+    range, of which there are a few."""
     few = await _few(pool, selection, most_scanned)
-    versions: list[tuple[str, str]] = []
+    versions: list[tuple[str, str]] | None = None
     if selection.definition_id or selection.version:
         found = await pool.fetch(SAGAS["versions"], namespace, selection.definition_id, selection.version)
-        versions = [(record["definition_id"], record["version"]) for record in found]
-    ranges = len(set(selection.categories)) or len(versions) or 1
+        if len(found) <= _MOST_VERSIONS:
+            versions = [(record["definition_id"], record["version"]) for record in found]
+    ranges = len(set(selection.categories)) or len(versions or ()) or 1
     return Search(namespace, selection, few, versions, max(limit, most_scanned // ranges))
 
 

@@ -85,8 +85,8 @@ class Search:
     namespace: str
     selection: SagaFilter
     few: SagaFilter | None
-    versions: list[tuple[str, str]]
-    """(definition_id, version) of those that the filter names."""
+    versions: list[tuple[str, str]] | None
+    """(definition_id, version) of those that the filter names; None: it names none, or too many."""
     most_scanned: int
     """Of a range."""
 
@@ -120,7 +120,7 @@ class Search:
         if selection.categories:  # fewer have failed than are of a definition
             categories = f"unnest({add(sorted(set(selection.categories)))}::smallint[]) AS c (category), "
             return source + categories, f"{of_range} AND category <> 0 AND category = c.category"
-        if selection.definition_id or selection.version:
+        if self.versions is not None:
             names = [add([version[place] for version in self.versions]) for place in (0, 1)]
             versions = f"unnest({names[0]}::text[], {names[1]}::text[]) AS d (definition_id, version), "
             return source + versions, f"{of_range} AND definition_id = d.definition_id AND version = d.version"

@@ -271,7 +271,7 @@ RETURNING 1
 
 -- name: purgeable
 -- Those that ended first, and that nobody is writing. Their last events can be read by those who read the journal, and
--- are behind every mirror. One that has changed since the statement began ended after now(), if at all.
+-- are behind every mirror.
 SELECT s.ctid, namespace, saga_id, end_time
 FROM sagad.saga AS s
 LEFT JOIN LATERAL (
@@ -292,15 +292,28 @@ FOR UPDATE OF s SKIP LOCKED
 SELECT count(*), max(end_time) AS until FROM ({purgeable}) AS doomed
 
 -- name: purge
--- Makes tombstones of them, and notes how far the journal is gone.
+-- Makes tombstones of them, and notes how far the journal is gone. One that has changed since the statement began is
+-- locked as it is now, which the statement does not see otherwise: it is not stripped, and so its events must stay.
 WITH doomed AS MATERIALIZED (
 {purgeable}
+),
+stripped AS (
+    UPDATE sagad.saga
+    SET purge_time = now(),
+        definition_id = NULL,
+        version = NULL,
+        labels = '{{}}',
+        incident_id = '',
+        park_time = NULL,
+        body = ''
+    WHERE ctid = ANY (ARRAY(SELECT ctid FROM doomed))
+    RETURNING namespace, saga_id, end_time
 ),
 gone AS (
     DELETE FROM sagad.event
     WHERE ctid = ANY (ARRAY(
         SELECT e.ctid
-        FROM doomed AS d,
+        FROM stripped AS d,
         LATERAL (
             SELECT ctid FROM sagad.event AS e WHERE e.namespace = d.namespace AND e.saga_id = d.saga_id OFFSET 0
         ) AS e
@@ -314,17 +327,5 @@ noted AS (
     ORDER BY namespace, xid DESC, position DESC
     ON CONFLICT (namespace) DO UPDATE SET xid = excluded.xid, position = excluded.position
     WHERE (excluded.xid, excluded.position) > (j.xid, j.position)
-),
-stripped AS (
-    UPDATE sagad.saga
-    SET purge_time = now(),
-        definition_id = NULL,
-        version = NULL,
-        labels = '{{}}',
-        incident_id = '',
-        park_time = NULL,
-        body = ''
-    WHERE ctid = ANY (ARRAY(SELECT ctid FROM doomed))
-    RETURNING end_time
 )
 SELECT count(*), max(end_time) AS until FROM stripped
