@@ -208,7 +208,7 @@ class AdminService(AdminServiceServicer):
         for node in nodes:
             if node.node_name == name and node.address:
                 method = "sagad.v1.AdminService/DrainNode"
-                answer = await self._peers.call(node.address, method, b"", ((FORWARDED, actor()),), None)
+                answer = await self._peers.call(node.address, method, b"", ((FORWARDED, actor.get()),), None)
                 return pb.DrainNodeResponse.FromString(answer)
         live = ", ".join(sorted(node.node_name for node in nodes))
         raise NotFound(f"no live node is called {name[:100]!r}; there are {live}", reason="NODE_NOT_FOUND")

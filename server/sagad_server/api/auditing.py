@@ -27,7 +27,7 @@ def by_caller(
     kind: AuditKind, subject: str, *, namespace: str = "", reason: str = "", values: Mapping[str, object] | None = None
 ) -> AuditEntry:
     """What the caller of the present call does; `values` are the details."""
-    return AuditEntry(kind, actor(), subject, namespace, reason, details(values or {}))
+    return AuditEntry(kind, actor.get(), subject, namespace, reason, details(values or {}))
 
 
 def filter_values(message: SagaFilter) -> dict[str, object]:

@@ -14,6 +14,9 @@ from google.protobuf.message import DecodeError
 from sagad_server.api.errors import Refusal, refusal, unexpected
 from sagad_server.domain.errors import Elsewhere, InvalidArgument, SagadError
 
+actor: ContextVar[str] = ContextVar("actor", default="")
+"""Who makes the current call: the address it comes from, such as `ipv4:127.0.0.1:50612`."""
+
 if TYPE_CHECKING:
     Handler = grpc.RpcMethodHandler[Any, Any]  # generic for type checkers only
 
@@ -22,7 +25,6 @@ FORWARDED = "sagad-forwarded"
 
 Metadata = tuple[tuple[str, str], ...]
 Context = grpc.aio.ServicerContext[Any, Any]
-_call: ContextVar[Context | None] = ContextVar("call", default=None)
 Behavior = Callable[[Any, Context], Awaitable[Any]]
 
 
@@ -94,7 +96,7 @@ class Guard(grpc.aio.ServerInterceptor):
             began = time.perf_counter()
             code = "OK"
             try:
-                _call.set(context)
+                actor.set(_forwarded(context) or context.peer())
                 return await behavior(request, context)
             except asyncio.CancelledError:  # the client has left, or its deadline has: what it asked for goes on
                 code = "DEADLINE_EXCEEDED" if _is_late(context) else "CANCELLED"
@@ -124,7 +126,7 @@ class Guard(grpc.aio.ServerInterceptor):
             except Elsewhere as elsewhere:
                 if elsewhere.owner is None or _forwarded(context):
                     raise
-                metadata = ((FORWARDED, actor()),)
+                metadata = ((FORWARDED, actor.get()),)
                 return await self._forwarder.forward(
                     elsewhere.owner, method, request, metadata, context.time_remaining()
                 )
@@ -144,12 +146,6 @@ def _stream(behavior: Any, decode: Callable[[bytes], Any]) -> Behavior:
 async def _decoded(requests: AsyncIterable[bytes], decode: Callable[[bytes], Any]) -> AsyncIterator[Any]:
     async for request in requests:
         yield decode(request)
-
-
-def actor() -> str:
-    """Who makes the current call: the address it comes from, such as `ipv4:127.0.0.1:50612`; empty outside of calls."""
-    context = _call.get()
-    return "" if context is None else _forwarded(context) or context.peer()
 
 
 def _forwarded(context: Context) -> str:

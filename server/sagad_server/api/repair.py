@@ -110,7 +110,7 @@ class Repair:
         return None
 
     async def _repair(self, key: Key, revision: int) -> None:
-        reason, caller = self._request.reason, actor()
+        reason, caller = self._request.reason, actor.get()
         try:
             match self._request.action:
                 case pb.REPAIR_ACTION_RETRY:
@@ -136,7 +136,7 @@ class Repair:
                 method, data = "AbandonSaga", pb.AbandonSagaRequest(revision=revision, **fields).SerializeToString()
             case _:
                 method, data = "CompensateSaga", pb.CompensateSagaRequest(**fields).SerializeToString()
-        await self._forwarder.forward(owner, _METHOD + method, data, ((FORWARDED, actor()),), None)
+        await self._forwarder.forward(owner, _METHOD + method, data, ((FORWARDED, actor.get()),), None)
 
     async def _try(self, key: Key, revision: int) -> None:
         """Raises what the call would raise if the saga stayed as it is."""

@@ -52,7 +52,7 @@ class StartLimits:
     async def _asked(self, command: Start) -> Denied | None:
         assert self._limits is not None
         definition = f"{command.key[0]}/{command.definition_id}"
-        return await self._limits.admit(client_name(actor()), definition)
+        return await self._limits.admit(client_name(actor.get()), definition)
 
     async def _is_known(self, command: Start) -> bool:
         return command.key in self._engine.sagas or await self._engine.store.get_row(command.key) is not None

@@ -217,7 +217,7 @@ class StartSagas:
             requested.answer(unexpected(_METHOD, error).status)
 
     async def _ask(self, requested: "_Requested", owner: UUID) -> None:
-        metadata = ((FORWARDED, actor()),)
+        metadata = ((FORWARDED, actor.get()),)
         while requested.result is None:
             try:
                 answer = await self._forwarder.forward(owner, _START, requested.message, metadata, None)

@@ -56,7 +56,7 @@ class Steering(SagaServiceServicer):
         check = self._check(request)
         check.reason("reason", request.reason, required=False)
         check.raise_if_any()
-        saga = await self._commands.compensate(key_of(request), reason=request.reason, actor=actor())
+        saga = await self._commands.compensate(key_of(request), reason=request.reason, actor=actor.get())
         return pb.CompensateSagaResponse(saga=saga_message(saga))
 
     async def CompleteStep(self, request: pb.CompleteStepRequest, context: Context) -> pb.CompleteStepResponse:
@@ -68,7 +68,7 @@ class Steering(SagaServiceServicer):
         outcome = read_outcome(request.outcome)
         assert isinstance(outcome, Success | Failed), outcome
         saga = await self._commands.complete(
-            key_of(request), request.step_id, request.completion_token, outcome, actor=actor()
+            key_of(request), request.step_id, request.completion_token, outcome, actor=actor.get()
         )
         return pb.CompleteStepResponse(saga=saga_message(saga))
 
@@ -88,7 +88,7 @@ class Steering(SagaServiceServicer):
             step_id=request.step_id,
             new_input=new_input,
             reason=request.reason,
-            actor=actor(),
+            actor=actor.get(),
         )
         return pb.RetrySagaResponse(saga=saga_message(saga))
 
@@ -105,14 +105,14 @@ class Steering(SagaServiceServicer):
             executed=_EXECUTED[request.outcome],
             output=request.output if request.HasField("output") else None,
             reason=request.reason,
-            actor=actor(),
+            actor=actor.get(),
         )
         return pb.SkipStepResponse(saga=saga_message(saga))
 
     async def AbandonSaga(self, request: pb.AbandonSagaRequest, context: Context) -> pb.AbandonSagaResponse:
         self._check_operator(request).raise_if_any()
         saga = await self._commands.abandon(
-            key_of(request), revision=request.revision, reason=request.reason, actor=actor()
+            key_of(request), revision=request.revision, reason=request.reason, actor=actor.get()
         )
         return pb.AbandonSagaResponse(saga=saga_message(saga))
 
