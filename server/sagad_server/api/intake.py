@@ -23,6 +23,7 @@ log = structlog.get_logger(__name__)
 TRIED = "1.85."
 """The versions of grpcio."""
 _AT_ONCE = 8
+_PAUSE_S = 0.1
 
 
 class _Resolver:
@@ -61,6 +62,12 @@ async def _take_in(
         try:
             call = await core._request_registered_call(method.encode())
         except cygrpc._RequestCallError:  # so the core answers when the server stops
+            if not core.is_running():
+                return
+            await asyncio.sleep(_PAUSE_S)
+            continue
+        except Exception:
+            log.exception("calls are taken in one by one", method=method)
             return
         handling = cygrpc._handle_rpc(method, resolver, (interceptor,), call, loop, False)
         task = loop.create_task(cygrpc._schedule_rpc_coro(handling, call, loop, method))

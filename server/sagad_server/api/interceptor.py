@@ -78,18 +78,20 @@ class Guard(grpc.aio.ServerInterceptor):
         encode: Any = handler.response_serializer
         if handler.request_streaming:
             return grpc.stream_stream_rpc_method_handler(
-                self._call(method, _stream(handler.stream_stream, decode)), None, encode
+                self._call(method, _stream(handler.stream_stream, decode), streams=True), None, encode
             )
         if handler.response_streaming:
             stream: Any = handler.unary_stream
             assert asyncio.iscoroutinefunction(stream), f"{method} is to write to the context, and to yield nothing"
             return grpc.unary_stream_rpc_method_handler(
-                self._call(method, self._ask(method, stream, decode)), None, lambda answer: _encoded(answer, encode)
+                self._call(method, self._ask(method, stream, decode), streams=True),
+                None,
+                lambda answer: _encoded(answer, encode),
             )
         call = self._call(method, self._ask(method, handler.unary_unary, decode))
         return grpc.unary_unary_rpc_method_handler(call, None, lambda answer: _encoded(answer, encode))
 
-    def _call(self, method: str, behavior: Behavior) -> Behavior:
+    def _call(self, method: str, behavior: Behavior, *, streams: bool = False) -> Behavior:
         on_request = self._observer.on_request
 
         async def call(request: Any, context: Context) -> Any:
@@ -101,14 +103,14 @@ class Guard(grpc.aio.ServerInterceptor):
             except asyncio.CancelledError:  # the client has left, or its deadline has: what it asked for goes on
                 code = "DEADLINE_EXCEEDED" if _is_late(context) else "CANCELLED"
                 raise
-            except grpc.aio.InternalError:  # gRPC can write no more: the call is over, and nobody can be told
-                code = "CANCELLED"
-                raise
             except grpc.aio.AioRpcError as error:  # the other node's answer
                 code = error.code().name
                 trailers = tuple(error.trailing_metadata() or ())
                 await context.abort(error.code(), error.details() or "", trailers)
-            except Exception as error:  # noqa: BLE001 - whatever it is, the client must not see it
+            except Exception as error:
+                if streams and isinstance(error, grpc.aio.InternalError):  # it can write no more: the client has left
+                    code = "CANCELLED"
+                    raise
                 refused = _refusal(method, error)
                 code = refused.code.name
                 await context.abort(refused.code, refused.message, refused.trailers)

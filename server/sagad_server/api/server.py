@@ -31,8 +31,11 @@ SERVICES = (
 )
 _SHORTEST_PING_INTERVAL_MS = 10_000
 _MOST_PENDING = 1200
-_OWN_QUEUE = frozenset(f"{SERVICES[0]}/{method}" for method in ("StartSaga", "GetSaga", "CompleteStep"))
-"""Methods whose floods hold up no other."""
+_BUSIEST = (
+    *(f"/{SERVICES[0]}/{method}" for method in ("StartSaga", "GetSaga", "CompleteStep")),
+    f"/{health.SERVICE_NAME}/Check",  # not to wait behind the others
+)
+"""Methods whose calls are taken in side by side."""
 
 if TYPE_CHECKING:
     Handler = grpc.RpcMethodHandler[Any, Any]  # generic for type checkers only
@@ -59,31 +62,27 @@ def add_services(
     health_servicer: Health,
 ) -> "dict[str, Handler]":
     """Gives the server these services, grpc.health.v1 and reflection. Returns the handlers of the busiest methods."""
-    few_queues = _FewQueues(server)
-    few = cast("grpc.aio.Server", few_queues)  # of which nothing else is asked
-    saga_service_pb2_grpc.add_SagaServiceServicer_to_server(sagas, few)
-    definition_service_pb2_grpc.add_DefinitionServiceServicer_to_server(definitions, few)
-    admin_service_pb2_grpc.add_AdminServiceServicer_to_server(admin, few)
-    health_pb2_grpc.add_HealthServicer_to_server(health_servicer, few)
-    reflection.enable_server_reflection((*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), few)
-    return few_queues.own
+    noting = _Noting(server)
+    noted = cast("grpc.aio.Server", noting)  # of which nothing else is asked
+    saga_service_pb2_grpc.add_SagaServiceServicer_to_server(sagas, noted)
+    definition_service_pb2_grpc.add_DefinitionServiceServicer_to_server(definitions, noted)
+    admin_service_pb2_grpc.add_AdminServiceServicer_to_server(admin, noted)
+    health_pb2_grpc.add_HealthServicer_to_server(health_servicer, noted)
+    reflection.enable_server_reflection((*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
+    return {method: noting.handlers[method] for method in _BUSIEST}
 
 
-class _FewQueues:
-    """What services are added to in place of a server. gRPC keeps a queue of calls for each method that is registered,
-    and one for all others; its library for Python waits for all of them anew at each call, which costs time for each of
-    some forty. So only what comes in floods is registered."""
+class _Noting:
+    """What services are added to in place of a server, which does not tell their handlers."""
 
     def __init__(self, server: grpc.aio.Server) -> None:
-        self.own: dict[str, Handler] = {}
-        """Those that are registered."""
-        self._server = server
+        self.handlers: dict[str, Handler] = {}
         self.add_generic_rpc_handlers = server.add_generic_rpc_handlers
+        self._server = server
 
     def add_registered_method_handlers(self, service: str, handlers: "dict[str, Handler]") -> None:
-        own = {name: handler for name, handler in handlers.items() if f"{service}/{name}" in _OWN_QUEUE}
-        self._server.add_registered_method_handlers(service, own)
-        self.own |= {f"/{service}/{name}": handler for name, handler in own.items()}
+        self._server.add_registered_method_handlers(service, handlers)
+        self.handlers |= {f"/{service}/{name}": handler for name, handler in handlers.items()}
 
 
 def peer_credentials(config: Grpc) -> grpc.ChannelCredentials | None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from math import inf
 from typing import Any
 
-from sagad_server.domain.errors import OutOfRange, ResourceExhausted
+from sagad_server.domain.errors import OutOfRange, ResourceExhausted, Unavailable
 from sagad_server.engine.active import ActiveSaga
 from sagad_server.engine.ports import Clock
 from sagad_server.storage.store import EventRow, Key, Store
@@ -21,6 +21,7 @@ _SOON_S = 0.2
 _SELDOM_S = 2.0
 _AT_ONCE = 1_000
 """Sagas in one read."""
+_MOST_FAILURES = 5
 
 
 class Subscription:
@@ -66,7 +67,7 @@ class Subscription:
         """Returns when the saga is beyond `revision`, or it is closed. Raises what it has failed with."""
         while self.stands_at <= revision and not self.closed:
             if self._error is not None:
-                raise self._error
+                raise self._error.with_traceback(None)  # others are told the same
             self._ready.clear()
             await self._ready.wait()
 
@@ -111,6 +112,8 @@ class Watches:
         self._bound = bound
         self._by_key: dict[Key, _Watched] = {}
         self._looking = False
+        self._failures = 0
+        """Of looks, in a row."""
         self.count = 0
 
     def enter(self) -> None:
@@ -187,7 +190,11 @@ class Watches:
     async def _look(self, seen: Mapping[Key, int]) -> None:
         try:
             moved = await self._store.moved(seen)
+            self._failures = 0
         except Exception as error:  # noqa: BLE001 - it ends the streams, where it is told of, and not the node
+            self._failures += 1
+            if isinstance(error, Unavailable) and self._failures < _MOST_FAILURES:
+                return  # they are looked at again
             for key in seen:
                 for follower in self._followers(key):
                     follower.fail(error)

@@ -83,7 +83,8 @@ class LockChannel:
                 await channel.subscribe(self._name)
             asked = False
             while True:
-                message = await channel.get_message(timeout=_SILENCE_S)
+                async with asyncio.timeout(_SILENCE_S + self._timeout_s):  # it may connect anew, without a bound
+                    message = await channel.get_message(timeout=_SILENCE_S)
                 if message is not None:
                     asked, self.listens = False, True
                     if message["type"] == "message":

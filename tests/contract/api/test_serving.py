@@ -1,6 +1,5 @@
 """The server itself: reflection, health, TLS, its port."""
 
-import asyncio
 from pathlib import Path
 
 import grpc
@@ -37,13 +36,6 @@ async def reflected(server: Server, **fields: str) -> reflection_pb2.ServerRefle
 async def test_reflection_lists_every_service(server: Server) -> None:
     answer = await reflected(server, list_services="")
     assert {one.name for one in answer.list_services_response.service} == {*SERVICES, HEALTH, REFLECTION}
-
-
-async def test_gRPC_waits_for_few_queues_of_calls(server: Server) -> None:  # each costs time at every call
-    await server.sagas.ListSagas(saga_service_pb2.ListSagasRequest())
-    coroutines = [getattr(task.get_coro(), "__qualname__", "") for task in asyncio.all_tasks()]
-    queues = [name for name in coroutines if name.startswith("AioServer._request")]
-    assert len(queues) == 4 + 5, "sagad's and the participant's"
 
 
 @pytest.mark.parametrize("service", [*SERVICES, HEALTH, REFLECTION])

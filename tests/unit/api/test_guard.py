@@ -29,7 +29,7 @@ class Counted:
         self.codes.append((method, code))
 
 
-async def ask(request: bytes, context: Any) -> bytes:
+async def ask(request: bytes, context: Any) -> None:
     """As gRPC does where it writes to a client that has just left."""
     raise grpc.aio.InternalError('Failed "execute_batch"')
 
@@ -37,13 +37,13 @@ async def ask(request: bytes, context: Any) -> bytes:
 async def test_a_client_that_leaves_while_it_is_told_is_no_fault_of_sagad() -> None:
     counted = Counted()
     server = grpc.aio.server(interceptors=[Guard(counted, Nobody())])
-    handlers = {"Ask": grpc.unary_unary_rpc_method_handler(ask, bytes, bytes)}
+    handlers = {"Ask": grpc.unary_stream_rpc_method_handler(ask, bytes, bytes)}
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("test.Service", handlers),))
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     with capture_logs() as logs:
         async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
-            call = channel.unary_unary(f"/{METHOD}")(b"")
+            call = channel.unary_stream(f"/{METHOD}")(b"")
             assert await call.code() is not grpc.StatusCode.OK
     await server.stop(None)
     assert counted.codes == [(METHOD, "CANCELLED")]
