@@ -119,7 +119,7 @@ def _options(config: Grpc) -> list[tuple[str, int]]:
         ("grpc.so_reuseport", int(config.reuse_port)),
         # A request that is larger is refused by gRPC: RESOURCE_EXHAUSTED. Answers are bounded by what makes them.
         ("grpc.max_receive_message_length", config.max_message_bytes),
-        # Calls wait for the event loop, which takes one in at each turn. Beyond 1,000, gRPC cancels some at random, and
+        # Calls wait for the event loop, which takes few in at each turn. Beyond 1,000, gRPC cancels some at random, and
         # by default all only beyond 3,000: too long a queue for those at its end.
         ("grpc.server.max_pending_requests_hard_limit", _MOST_PENDING),
         # An old connection is told to go, so that clients spread over nodes anew. Its calls have the grace to end; what
