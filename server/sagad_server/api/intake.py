@@ -61,12 +61,12 @@ async def _take_in(
     while True:
         try:
             call = await core._request_registered_call(method.encode())
-        except cygrpc._RequestCallError:  # so the core answers when the server stops
+        except cygrpc._RequestCallError:  # so the core answers when the server stops, and perhaps now and then
             if not core.is_running():
                 return
             await asyncio.sleep(_PAUSE_S)
             continue
-        except Exception:
+        except Exception:  # what is not public may fail in any way, and the library's own request goes on
             log.exception("calls are taken in one by one", method=method)
             return
         handling = cygrpc._handle_rpc(method, resolver, (interceptor,), call, loop, False)

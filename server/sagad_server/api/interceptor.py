@@ -98,7 +98,7 @@ class Guard(grpc.aio.ServerInterceptor):
             began = time.perf_counter()
             code = "OK"
             try:
-                actor.set(_forwarded(context) or context.peer())
+                actor.set(_forwarded(context) or context.peer())  # now: asked after the call's end, gRPC crashes
                 return await behavior(request, context)
             except asyncio.CancelledError:  # the client has left, or its deadline has: what it asked for goes on
                 code = "DEADLINE_EXCEEDED" if _is_late(context) else "CANCELLED"

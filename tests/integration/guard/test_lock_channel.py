@@ -2,11 +2,13 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 from redis.asyncio import Redis
+from support.proxy import Proxy
 from support.redis import OwnRedis
 from support.scripted_participant import Held, ScriptedParticipant, scripted_participant
 from support.server import Server, chain, eventually, running_server
@@ -14,8 +16,12 @@ from support.server import Server, chain, eventually, running_server
 from sagad.v1 import saga_pb2
 from sagad.v1 import saga_service_pb2 as pb
 from sagad_server.engine import locks
+from sagad_server.guard import lock_channel
+from sagad_server.guard.lock_channel import LockChannel
+from sagad_server.guard.redis import RedisSettings
 from sagad_server.storage.memory import MemoryStore
 from sagad_server.storage.memory_database import MemoryDatabase
+from sagad_server.system import SystemClock, SystemRandom
 
 NEVER_S = 3600.0
 
@@ -104,6 +110,35 @@ async def test_a_node_looks_seldom_only_while_redis_tells_it_and_a_redis_that_is
         held, waiting = await one_waits_for_the_other(servers)
         held.release()
         assert (await waiting).state == saga_pb2.SAGA_STATE_SUCCEEDED
+
+
+async def test_a_redis_that_takes_connections_and_says_nothing_is_given_up_and_heard_again(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lock_channel, "_SILENCE_S", 0.3)
+    port = urlsplit(redis_url).port
+    assert port is not None
+    held: list[asyncio.StreamWriter] = []
+    silent = await asyncio.start_server(lambda reader, writer: held.append(writer), "127.0.0.1", 0)
+    async with silent, Proxy(port).running() as proxy:
+        settings = RedisSettings(url=f"redis://127.0.0.1:{proxy.port}", key_prefix="silent", timeout_s=1)
+        channel = LockChannel(settings, SystemClock(), SystemRandom(), lambda locks: None)
+        running = asyncio.create_task(channel.run())
+        await eventually(lambda: channel.listens)
+        proxy.target_port = silent.sockets[0].getsockname()[1]
+        proxy.cut()
+        await eventually(lambda: not channel.listens)
+        proxy.target_port = port
+        proxy.cut()
+        await eventually(lambda: channel.listens)
+        running.cancel()
+        await asyncio.wait([running])
+        await channel.close()
+        assert held, "it has connected anew, in vain"
+        for writer in held:
+            writer.close()
+            with suppress(OSError):  # the proxy may have broken it
+                await writer.wait_closed()
 
 
 async def test_what_is_no_message_of_sagad_stops_nothing(own_redis: OwnRedis, participant: ScriptedParticipant) -> None:

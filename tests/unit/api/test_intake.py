@@ -29,6 +29,11 @@ class Echo(grpc.aio.ServerInterceptor):
         self.intercepted += 1
         return await continuation(handler_call_details)
 
+    async def reach(self, count: int) -> None:
+        """Returns when so many calls are under way; the test's own timeout bounds it."""
+        while self.under_way < count:  # noqa: ASYNC110 - nobody tells
+            await asyncio.sleep(0.005)
+
     async def ask(self, request: bytes, context: Any) -> bytes:
         self.under_way += 1
         await self.may_answer.wait()
@@ -70,8 +75,7 @@ async def test_all_calls_are_under_way_side_by_side() -> None:
     echo = Echo()
     async with serving(echo) as (_, _, ask):
         calls = [ask(b"") for _ in range(MANY)]
-        while echo.under_way < MANY:  # noqa: ASYNC110 - nobody tells; the test's own timeout bounds it
-            await asyncio.sleep(0.005)
+        await echo.reach(MANY)
         echo.may_answer.set()
         await asyncio.gather(*calls)
 
@@ -80,8 +84,7 @@ async def test_it_ends_with_the_server_whose_calls_under_way_have_their_grace() 
     echo = Echo()
     async with serving(echo) as (server, taking_in, ask):
         first = ask(b"first")
-        while not echo.under_way:  # noqa: ASYNC110 - as above
-            await asyncio.sleep(0.005)
+        await echo.reach(1)
         stopping = asyncio.create_task(server.stop(grace=10))
         await asyncio.wait_for(taking_in, 10)
         echo.may_answer.set()
@@ -95,8 +98,7 @@ async def test_a_client_that_leaves_ends_its_call() -> None:
     echo = Echo()
     async with serving(echo) as (_, _, ask):
         call = ask(b"")
-        while not echo.under_way:  # noqa: ASYNC110 - as above
-            await asyncio.sleep(0.005)
+        await echo.reach(1)
         call.cancel()
         with pytest.raises(asyncio.CancelledError):
             await call
