@@ -15,6 +15,7 @@ from google.protobuf import json_format, struct_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from bench.database import fresh_database, postgres
+from bench.http2 import Calls
 from bench.load import ORDER
 from bench.measure import load
 from bench.modes import Mode
@@ -24,10 +25,9 @@ from bench.subjects import Running, sagad
 from sagad.v1 import common_pb2
 from sagad.v1 import saga_service_pb2 as pb
 
-CALL_TIMEOUT_S = 30.0
+CALL_TIMEOUT_S = 30
 _START = "/sagad.v1.SagaService/StartSaga"
-_DETAILS = "grpc-status-details-bin"
-"""Only sagad's own refusals have them: with a reason, and with the time to come again."""
+_NAMES = {code.value[0]: code.name for code in grpc.StatusCode}
 _RAMP_S = 2.0
 """Until queues have filled, and the first that waited in them have ended."""
 _TICK_S = 0.01
@@ -35,49 +35,49 @@ _TICK_S = 0.01
 app = App(name="overload", help="What sagad still does when more sagas arrive than it can drive.")
 
 
-async def arrive(channel: grpc.aio.Channel, per_s: float, seconds: float) -> dict[str, object]:
+async def arrive(calls: Calls, per_s: float, seconds: float) -> dict[str, object]:
     """Starts sagas at this rate, whatever becomes of them; how many end in each of the last `seconds`."""
     run, numbers = os.urandom(4).hex(), itertools.count()
     order = common_pb2.Payload(json=json_format.ParseDict(ORDER, struct_pb2.Value()))
     same = pb.StartSagaRequest(definition_id="bench", input=order, wait=True).SerializeToString()
-    # Of bytes: what the load costs, the server cannot have.
-    start_saga: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(_START)
     codes: Counter[str] = Counter()
-    in_time: Counter[bool] = Counter()
+    refused_by: Counter[str] = Counter()
     accepted_s: list[float] = []
     refused_s: list[float] = []
-    calls: set[asyncio.Task[None]] = set()
-    refused_by: Counter[str] = Counter()
+    in_time = 0
     began = time.monotonic()
 
-    async def start() -> None:
-        saga_id, at = f"{run}-{next(numbers):012d}", time.monotonic()
-        try:
-            await start_saga(same + pb.StartSagaRequest(saga_id=saga_id).SerializeToString(), timeout=CALL_TIMEOUT_S)
-        except grpc.aio.AioRpcError as error:
-            codes[error.code().name] += 1
-            refused_by["sagad" if _DETAILS in dict(error.trailing_metadata() or ()) else "gRPC"] += 1
-            refused_s.append(time.monotonic() - at)
-        else:
-            accepted_s.append(time.monotonic() - at)
-            codes["OK"] += 1
-            in_time[_RAMP_S < time.monotonic() - began < _RAMP_S + seconds] += 1
+    def start() -> None:
+        at = time.monotonic()
+
+        def ended(code: int | None, detailed: bool) -> None:
+            nonlocal in_time
+            now = time.monotonic()
+            if code == 0:
+                codes["OK"] += 1
+                accepted_s.append(now - at)
+                in_time += _RAMP_S < now - began < _RAMP_S + seconds
+            else:
+                codes["reset" if code is None else _NAMES[code]] += 1
+                refused_by["sagad" if detailed else "gRPC"] += 1
+                refused_s.append(now - at)
+
+        calls.call(same + pb.StartSagaRequest(saga_id=f"{run}-{next(numbers):012d}").SerializeToString(), ended)
 
     started = 0
     while (passed := time.monotonic() - began) < _RAMP_S + seconds:
         while started < passed * per_s:
-            task = asyncio.create_task(start())
-            calls.add(task)
-            task.add_done_callback(calls.discard)
+            start()
             started += 1
         await asyncio.sleep(_TICK_S)
     took = time.monotonic() - began
-    await asyncio.gather(*calls)
+    while calls.under_way:  # noqa: ASYNC110 - each of them is bounded
+        await asyncio.sleep(_TICK_S)
     accepted_s.sort()
     refused_s.sort()
     return {
         "arrived_per_s": started / took,
-        "ended_per_s": in_time[True] / seconds,
+        "ended_per_s": in_time / seconds,
         "codes": codes,
         "refused_by": refused_by,
         "accepted_ms": [percentile_ms(accepted_s, share) for share in (0.5, 0.99, 1.0)],
@@ -92,8 +92,11 @@ def arrivals(*, port: int, per_s: float, seconds: float) -> None:
     """The load, which is a process of its own."""
 
     async def run() -> None:
-        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
-            print(json.dumps(await arrive(channel, per_s, seconds)))
+        _, calls = await asyncio.get_running_loop().create_connection(
+            lambda: Calls(_START, CALL_TIMEOUT_S), "127.0.0.1", port
+        )
+        await calls.ready
+        print(json.dumps(await arrive(calls, per_s, seconds)))
 
     uvloop.run(run())
 
