@@ -7,7 +7,6 @@ os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
 
 from collections.abc import Iterator
 
-import grpc.aio
 import hypothesis
 import pytest
 from support.kafka import kafka_server
@@ -16,6 +15,7 @@ from support.postgres import database, embedded_postgres, postgres_server
 from support.redis import OwnRedis, own_redis_server, redis_server
 
 from sagad_server.embedded import EmbeddedPostgres
+from sagad_server.grpc_stack import start_grpc
 
 pytest_plugins = ["support.skips"]
 
@@ -23,9 +23,7 @@ pytest_plugins = ["support.skips"]
 hypothesis.settings.register_profile("sagad", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
 hypothesis.settings.load_profile("sagad")
 
-# When its last object goes, gRPC's asyncio stack joins its poller thread, from within the loop; a call that is still
-# open then hangs both. So the stack stays for as long as the process.
-grpc.aio.init_grpc_aio()
+start_grpc()
 
 
 @pytest.fixture(scope="session")

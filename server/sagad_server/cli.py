@@ -150,14 +150,11 @@ def _overrides(settings: list[str] | None) -> dict[str, Any]:
 
 
 def _run(config: Config) -> None:
-    import grpc.aio
-
     from sagad_server.app import App
+    from sagad_server.grpc_stack import start_grpc
 
     configure_logs(config.log.level, config.log.format)
-    # When its last object goes, gRPC's asyncio stack joins its poller thread from within the loop, and a call that is
-    # still open hangs both. So the stack stays for as long as the process.
-    grpc.aio.init_grpc_aio()
+    start_grpc()
 
     async def run() -> None:
         app = App(config)
