@@ -19,6 +19,7 @@ from sagad_server.api.interceptor import Guard
 from sagad_server.api.peers import Peers
 from sagad_server.api.saga_service import SagaService
 from sagad_server.api.server import SERVICES, add_services, listen, new_server, peer_credentials
+from sagad_server.api.start_gate import START_SAGA, StartGate
 from sagad_server.config import Config
 from sagad_server.config_sections import COMPRESSIONS
 from sagad_server.engine.commands import Commands
@@ -148,7 +149,8 @@ class App:
         )
         self._gauges(recovery)
         await self._server.start()
-        self._spawn(take_in(self._server, self._calls, busiest))
+        gates = {f"/{START_SAGA}": StartGate(self.engine.admission, self.metrics)}
+        self._spawn(take_in(self._server, self._calls, busiest, gates))
         self._http.start()
         await self.store.announce(config.node.advertised or _reachable(peer_address))
         self._spawn(self.engine.writer.run())

@@ -138,7 +138,7 @@ class Limits(Section):
     max_sagas_in_memory: Annotated[int, Field(ge=1, le=10_000_000)] = 100_000
     """Sagas that this node drives at once; new ones are refused above nine tenths of it."""
     overload_after: Annotated[float, Duration("10ms", "1m")] = 0.25
-    """Wait for a commit that is too long: once none was shorter for this time, new sagas are refused."""
+    """From a start's coming until it is durable; once none was in time for as long, new sagas are refused."""
     max_watches: Annotated[int, Field(ge=0, le=1_000_000)] = 10_000
     """Watch streams at once."""
     watch_buffer: Annotated[int, Field(ge=1, le=65_536)] = 256

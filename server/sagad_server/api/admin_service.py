@@ -177,7 +177,9 @@ class AdminService(AdminServiceServicer):
         admission = self._engine.admission
         if admission.full:
             return "new sagas are refused: nine tenths of limits.max_sagas_in_memory are taken"
-        return "new sagas are refused: commits come too late for limits.overload_after" if admission.overloaded else ""
+        return (
+            "new sagas are refused: they are durable too late for limits.overload_after" if admission.overloaded else ""
+        )
 
     async def _ask_participant(self, name: str) -> str:
         answer = await self._links.describe(name)

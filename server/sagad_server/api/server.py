@@ -30,7 +30,8 @@ SERVICES = (
     admin_service_pb2.DESCRIPTOR.services_by_name["AdminService"].full_name,
 )
 _SHORTEST_PING_INTERVAL_MS = 10_000
-_MOST_PENDING = 1200
+_MANY_PENDING = 5000
+_MOST_PENDING = 6000
 _BUSIEST = (
     *(f"/{SERVICES[0]}/{method}" for method in ("StartSaga", "GetSaga", "CompleteStep")),
     f"/{health.SERVICE_NAME}/Check",  # not to wait behind the others
@@ -119,8 +120,9 @@ def _options(config: Grpc) -> list[tuple[str, int]]:
         ("grpc.so_reuseport", int(config.reuse_port)),
         # A request that is larger is refused by gRPC: RESOURCE_EXHAUSTED. Answers are bounded by what makes them.
         ("grpc.max_receive_message_length", config.max_message_bytes),
-        # Calls wait for the event loop, which takes few in at each turn. Beyond 1,000, gRPC cancels some at random, and
-        # by default all only beyond 3,000: too long a queue for those at its end.
+        # So many calls of a method may wait for the event loop: beyond that gRPC cancels some at random, and then all,
+        # without a word. What takes them in refuses sooner, but a burst may come within one turn of the loop.
+        ("grpc.server.max_pending_requests", _MANY_PENDING),
         ("grpc.server.max_pending_requests_hard_limit", _MOST_PENDING),
         # An old connection is told to go, so that clients spread over nodes anew. Its calls have the grace to end; what
         # is left is cut off, which a watch survives by resuming.

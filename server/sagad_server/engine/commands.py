@@ -23,6 +23,7 @@ from sagad_server.domain.locks import lock_names
 from sagad_server.domain.saga import Saga, Step
 from sagad_server.domain.states import ENDED, SagaState
 from sagad_server.engine.active import ActiveSaga, Done
+from sagad_server.engine.admission import Arrival, arrival
 from sagad_server.engine.definitions import Definitions
 from sagad_server.engine.ends import Ends
 from sagad_server.engine.engine import RETRY_AFTER_MS, Engine
@@ -88,9 +89,31 @@ class Commands:
         Raises like `start` what is known at once; `done` then hears nothing.
         """
         self._check_serving()
+        coming = self._arrival(command.key)
+        try:
+            active = await self._begin(command, done, wait=wait)
+        except BaseException:
+            coming.leave()
+            raise
+        if active is None or active.saga.revision or active.decision is None:
+            coming.leave()
+        else:
+            coming.begin()
+            active.dones.append(coming.told)
+        return active
+
+    def _arrival(self, key: Key) -> Arrival:
+        """The start's place among those on their way, if it has none yet. Raises ResourceExhausted."""
+        coming = arrival.get()
+        if coming is not None:
+            return coming
+        overload = None if key in self._engine.sagas else self.admission.overload()
+        if overload is not None:
+            raise overload
+        return self.admission.enter()
+
+    async def _begin(self, command: Start, done: Done, *, wait: bool) -> ActiveSaga | None:
         sagas = self._engine.sagas
-        if command.key not in sagas:
-            self.admission.refuse_if_overloaded()
         definition = self._definitions.peek(command.key[0], command.definition_id, command.version)
         if (definition is None or self.admission.full) and command.key not in sagas:
             row = await self._store.get_row(command.key)
@@ -113,7 +136,7 @@ class Commands:
             return self._new(command, definition, locks, done, wait=wait)
         if active.saga.revision == 0 and active.request_hash != command.request_hash:
             await self._settled(active)
-            return await self.begin(command, done, wait=wait)
+            return await self._begin(command, done, wait=wait)
         return self._join(active, command, done, wait=wait)
 
     def _new(

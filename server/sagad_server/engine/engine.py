@@ -59,7 +59,7 @@ class Engine:
         self.watches = Watches(store, clock, spawn, self.sagas, settings.max_watches, settings.watch_buffer)
         self.journal = Journal(store, clock, self.watches, spawn, settings.watch_buffer)
         self.draining = False
-        self.admission = Admission(settings, clock, random, observer, lambda: len(self.sagas), lambda: self.writer.idle)
+        self.admission = Admission(settings, clock, random, observer, lambda: len(self.sagas))
         self.on_conflict: Callable[[ActiveSaga], None] | None = None
         """Hears of a start whose id is taken: `Commands`, which answers its callers."""
         self.holds_lease = holds_lease
@@ -206,9 +206,6 @@ class Engine:
                 dones, active.at_rest = [*dones, *active.at_rest], []
             for done in dones:
                 done(unavailable)
-
-    def waited(self, waited_s: float) -> None:
-        self.admission.waited(waited_s)
 
     # -- effects
 

@@ -55,9 +55,6 @@ class Owner(Protocol):
     def stalled(self, writes: Sequence[Write]) -> None:
         """The store does not take these now; they stay in hand."""
 
-    def waited(self, waited_s: float) -> None:
-        """The first write of a batch has waited so long for its end; 0 where none has waited."""
-
 
 class Writer:
     """Commits writes, at most one for each saga at a time."""
@@ -71,8 +68,7 @@ class Writer:
         self._observer = observer
         self._owner = owner
         self._max_batch = max_batch
-        self._queue: deque[tuple[Write, float]] = deque()
-        """With the time since when each waits."""
+        self._queue: deque[Write] = deque()
         self._ready = asyncio.Event()
         self._missed: set[Key] = set()
         """Inserts of the batch in hand that a commit, by its own answer, did not make, though no row was in the way."""
@@ -82,9 +78,7 @@ class Writer:
         self.in_flight = 0
 
     def submit(self, write: Write) -> None:
-        if self.idle:
-            self._owner.waited(0.0)
-        self._queue.append((write, self._clock.monotonic()))
+        self._queue.append(write)
         self._ready.set()
 
     def forget(self) -> None:
@@ -109,14 +103,12 @@ class Writer:
                 await self._ready.wait()
             # Let every task that is ready add its transition: where the CPU is the limit, batches grow.
             await self._clock.sleep(0)
-            since_s = self._queue[0][1] if self._queue else self._clock.monotonic()
-            writes = [self._queue.popleft()[0] for _ in range(min(len(self._queue), self._max_batch))]
+            writes = [self._queue.popleft() for _ in range(min(len(self._queue), self._max_batch))]
             self.in_flight = len(writes)
             self._given_up = False
             await self._settle(writes, [])
             self._missed.clear()
             self.in_flight = 0
-            self._owner.waited(self._clock.monotonic() - since_s)
             self.healthy = True  # also if not one of them had to be written: the store has settled their fate
 
     async def _settle(self, writes: list[Write], sent: list[UUID]) -> None:
@@ -183,7 +175,7 @@ class Writer:
         self._observer.commit_failed(reason)
         if failures:
             self.healthy = False
-            self._owner.stalled([*writes, *(write for write, _ in self._queue)])
+            self._owner.stalled([*writes, *self._queue])
         bound = min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2.0**failures)
         await self._clock.sleep(bound * (0.5 + self._random.random() / 2))
         return min(failures + 1, 16)

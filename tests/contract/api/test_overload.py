@@ -16,11 +16,12 @@ from support.server import Server, chain, eventually, refused, rest, running_ser
 from sagad.v1 import saga_pb2
 from sagad.v1 import saga_service_pb2 as pb
 from sagad_client import Backoff, Client
+from sagad_server.api.errors import DETAILS_KEY
 from sagad_server.storage.store import Batch, Committed, Store
 
 MAX_BATCH = 2
 CLIENTS = 1500
-"""More than gRPC lets wait to be taken in: it cuts off some of their calls itself."""
+"""More than gRPC lets wait to be taken in: beyond, it cuts off calls itself."""
 SOON_S = 10.0
 """For one call, beside all of them in one process on a busy machine."""
 COMMIT_S = 0.03
@@ -68,7 +69,8 @@ def slow_down(store: Store) -> None:
 
 @asynccontextmanager
 async def flood(server: Server) -> "AsyncIterator[Counter[str]]":
-    """Clients that start one saga after the other, whatever becomes of it; counts how the calls end."""
+    """Clients that start one saga after the other, whatever becomes of it; counts how the calls end, and which
+    refusals say when to come again."""
     ended: Counter[str] = Counter()
 
     async def run(client: int) -> None:
@@ -76,13 +78,14 @@ async def flood(server: Server) -> "AsyncIterator[Counter[str]]":
             try:
                 await server.start(saga_id=f"flood{client}-{number}")
             except grpc.aio.AioRpcError as error:
-                ended[error.code().name] += 1
+                told = DETAILS_KEY in dict(error.trailing_metadata() or ())
+                ended["told to come again" if told else error.code().name] += 1
             else:
                 ended["OK"] += 1
 
     clients = [asyncio.create_task(run(number)) for number in range(CLIENTS)]
     try:
-        await eventually(lambda: ended["RESOURCE_EXHAUSTED"] > 0 and ended["CANCELLED"] > 0)
+        await eventually(lambda: ended["told to come again"] > CLIENTS)
         yield ended
     finally:
         for client in clients:
@@ -114,13 +117,24 @@ async def test_each_start_that_an_overloaded_server_has_taken_in_is_told_when_to
     assert {(one.code, one.reason) for one in refusals} == {(grpc.StatusCode.RESOURCE_EXHAUSTED, "OVERLOADED")}
     pauses_s = {one.retry_after_s for one in refusals if one.retry_after_s is not None}
     assert 1 <= min(pauses_s) < max(pauses_s) <= 2, "not all at once"
+    counted = {"method": "sagad.v1.SagaService/StartSaga", "code": "RESOURCE_EXHAUSTED"}
+    await eventually(lambda: gauge(server, "sagad_requests_total", **counted) == len(late))
     gate.opened.set()
     await asyncio.gather(*tasks)
 
 
+@pytest.fixture
+async def busy_server(store: Store, participant: ScriptedParticipant) -> AsyncIterator[Server]:
+    limits = {"max_batch": 64, "overload_after": "20ms"}
+    async with running_server(store, participant, limits=limits) as server:
+        await server.create(chain("reserve", "charge"))
+        yield server
+
+
 async def test_a_flood_of_starts_cuts_off_neither_what_is_under_way_nor_reads_nor_health_checks(
-    server: Server, participant: ScriptedParticipant
+    busy_server: Server, participant: ScriptedParticipant
 ) -> None:
+    server = busy_server
     participant.script("do_reserve", pending())
     await server.start(saga_id="before")
     token = (await participant.called("do_reserve")).completion_token
@@ -137,6 +151,7 @@ async def test_a_flood_of_starts_cuts_off_neither_what_is_under_way_nor_reads_no
         before = ended.total()
         await server.sagas.CompleteStep(complete, timeout=SOON_S)
         await eventually(lambda: ended.total() > before)
+    assert ended.keys() == {"OK", "told to come again"}, "nobody is cut off without a word"
     assert (await server.settled("before")).state == saga_pb2.SAGA_STATE_SUCCEEDED
 
 

@@ -10,6 +10,7 @@ from support.world import World
 from sagad_server.domain.errors import ResourceExhausted
 from sagad_server.domain.inputs import Pending, Success
 from sagad_server.domain.states import SagaState
+from sagad_server.engine.admission import arrival
 from sagad_server.engine.settings import Settings
 from sagad_server.storage.store import Batch, Committed
 
@@ -138,6 +139,63 @@ async def test_what_is_under_way_is_not_refused(world: World) -> None:
     await slow.recovers()
     await asyncio.gather(completing, compensating, repeating, *tasks)
     assert (await world.saga("held0")).state is SagaState.COMPENSATING
+
+
+async def test_in_overload_as_many_starts_are_let_in_as_become_durable(world: World) -> None:
+    slow = Slow(world)
+    tasks = await begun(world, 2 * BATCH)
+    await world.advance(LATE_S * 1.1)
+    await refusal(world, "late")
+    await slow.commits_after(0)  # the first batch
+    assert world.engine.admission.arriving == BATCH
+    await refusal(world, "as late")
+    await slow.commits_after(0)
+    assert world.engine.admission.arriving == 0
+    tasks.extend(await begun(world, 1))
+    await slow.recovers()
+    await asyncio.gather(*tasks)
+
+
+async def test_a_start_counts_from_when_it_came_to_the_node(world: World) -> None:
+    admission = world.engine.admission
+    came = [admission.enter() for _ in range(BATCH)]
+    assert admission.overload() is None
+    await world.advance(LATE_S * 1.1)  # none of them is read yet
+    assert admission.overload() is not None
+    arrival.set(came[0])
+    await world.start("s0")
+    assert admission.arriving == BATCH - 1
+    assert admission.overload() is None
+
+
+async def test_a_call_that_ends_before_it_has_begun_a_saga_counts_no_longer(world: World) -> None:
+    admission = world.engine.admission
+    coming = admission.enter()
+    coming.call_ended()
+    coming.call_ended()
+    assert admission.arriving == 0
+
+
+async def test_a_saga_counts_until_it_is_durable_though_its_caller_has_left(world: World) -> None:
+    slow = Slow(world)
+    coming = world.engine.admission.enter()
+    arrival.set(coming)
+    task = world.starting("s0")
+    await world.settle()
+    task.cancel()
+    coming.call_ended()
+    assert world.engine.admission.arriving == 1
+    await slow.recovers()
+    assert world.engine.admission.arriving == 0
+
+
+async def test_what_starts_nothing_new_counts_no_longer(world: World) -> None:
+    await world.start("s0")
+    for command in (world.starting("s0"), world.starting("s0", {"other": "content"}), world.starting("s0", wait=True)):
+        await world.settle()
+        assert world.engine.admission.arriving == 0
+        command.cancel()
+        await asyncio.gather(command, return_exceptions=True)
 
 
 async def test_starts_leave_a_tenth_of_the_memory_to_sagas_that_wake_up() -> None:
