@@ -151,11 +151,11 @@ _TABLE = [
         "domain.answers:_action_ended", "step.may_have_happened = True", "pass",
     ),
     Mutant(
-        "ambiguity cleared by a refusal", 3, "a later refusal says that no earlier attempt has happened",
+        "ambiguity cleared by a refusal", 4, "a later refusal says that no earlier attempt has happened",
         "domain.answers:_action_ended", "if outcome.never_executed:", "if not outcome.ambiguous:",
     ),
     Mutant(
-        "crash forgotten", 3, "a call that was in flight at a take-over counts as not made",
+        "crash forgotten", 21, "a call that was in flight at a take-over counts as not made",
         "domain.decide:call_again", "draft.change(index).step.may_have_happened = True", "pass",
     ),
     Mutant(
