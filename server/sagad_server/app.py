@@ -34,9 +34,10 @@ from sagad_server.guard_app import NodeGuard
 from sagad_server.http_server import HttpServer
 from sagad_server.metrics import Metrics
 from sagad_server.mirror_app import NodeMirror
+from sagad_server.storage.nodes import Node
 from sagad_server.storage.postgres.settings import PostgresSettings
 from sagad_server.storage.postgres.store import PostgresStore
-from sagad_server.storage.store import Node, Store
+from sagad_server.storage.store import Store
 from sagad_server.system import SystemClock, SystemRandom
 from sagad_server.transport.channel import ParticipantConfig
 from sagad_server.transport.grpc import GrpcTransport

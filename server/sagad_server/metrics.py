@@ -12,7 +12,7 @@ from sagad_server.domain.saga import Saga
 from sagad_server.domain.states import EventCause, SagaState
 from sagad_server.engine.ports import Call
 from sagad_server.engine.requests import describe
-from sagad_server.storage.store import Key
+from sagad_server.storage.rows import Key
 from sagad_server.transport.state import LinkState
 
 log = structlog.get_logger(__name__)

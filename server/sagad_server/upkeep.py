@@ -14,7 +14,8 @@ from sagad_server.engine.ports import Random
 from sagad_server.engine.writer import Writer
 from sagad_server.metrics import Metrics
 from sagad_server.storage.audit import AuditEntry, AuditKind, details
-from sagad_server.storage.store import SagaFilter, Store
+from sagad_server.storage.selection import SagaFilter
+from sagad_server.storage.store import Store
 
 log = structlog.get_logger(__name__)
 

@@ -24,7 +24,7 @@ from sagad_server.mirror.metrics import MirrorMetrics
 from sagad_server.mirror.mirror import Mirror
 from sagad_server.mirror.settings import MirrorSettings
 from sagad_server.storage.postgres import PostgresStore
-from sagad_server.storage.store import Batch
+from sagad_server.storage.writes import Batch
 from sagad_server.system import SystemClock, SystemRandom
 from support.processes import environment, free_port
 from support.storage import start, step

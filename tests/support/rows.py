@@ -8,7 +8,7 @@ from typing import TypeAlias, TypeVar
 import asyncpg
 
 from sagad_server.storage.postgres import PostgresStore
-from sagad_server.storage.store import Key
+from sagad_server.storage.rows import Key
 
 T = TypeVar("T")
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"

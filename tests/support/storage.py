@@ -9,10 +9,15 @@ from typing import Any
 import asyncpg
 
 from sagad_server.domain.states import EventCause, SagaState
+from sagad_server.storage.definitions import StoredDefinition
 from sagad_server.storage.memory import MemoryStore
 from sagad_server.storage.memory_database import MemoryDatabase
+from sagad_server.storage.nodes import Node
 from sagad_server.storage.postgres import PostgresSettings, PostgresStore
-from sagad_server.storage.store import Batch, Key, LoadedSaga, NewSaga, Node, SagaFilter, Store, StoredDefinition, Write
+from sagad_server.storage.rows import Key, LoadedSaga
+from sagad_server.storage.selection import SagaFilter
+from sagad_server.storage.store import Store
+from sagad_server.storage.writes import Batch, NewSaga, Write
 
 NAMESPACE = "default"
 DEFINITION_ID = "order"

@@ -23,9 +23,12 @@ from sagad_server.engine.ports import Call, Random, Snapshot, Tombstone
 from sagad_server.engine.recovery import Recovery
 from sagad_server.engine.settings import Settings
 from sagad_server.engine.tokens import Tokens
+from sagad_server.storage.definitions import StoredDefinition
 from sagad_server.storage.memory import MemoryStore
 from sagad_server.storage.memory_database import MemoryDatabase
-from sagad_server.storage.store import Batch, Committed, Key, Node, StoredDefinition
+from sagad_server.storage.nodes import Node
+from sagad_server.storage.rows import Key
+from sagad_server.storage.writes import Batch, Committed
 from support.play import payload
 
 LEASE_S = 8.0

@@ -25,7 +25,8 @@ from sagad_server.domain.errors import NotFound, SagadError
 from sagad_server.domain.validation import RequestChecker, ValidationLimits
 from sagad_server.engine.engine import Engine
 from sagad_server.storage.audit import AuditKind
-from sagad_server.storage.store import NodeRow, NodeState, SagaFilter
+from sagad_server.storage.nodes import NodeRow, NodeState
+from sagad_server.storage.selection import SagaFilter
 
 _PURGE_LIMIT = Bounds(0, 10_000)
 _DEFAULT_PURGE_LIMIT = 1000

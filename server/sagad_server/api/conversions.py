@@ -13,8 +13,11 @@ from sagad_server.domain.saga import parkings
 from sagad_server.domain.states import ENDED, ParkingReason, SagaState
 from sagad_server.engine.ports import Snapshot, Tombstone
 from sagad_server.engine.records import encode_failure
+from sagad_server.storage.definitions import StoredDefinition
 from sagad_server.storage.events import WAITING, timestamp
-from sagad_server.storage.store import SagaFilter, SagaRow, Stats, StoredDefinition
+from sagad_server.storage.lists import Stats
+from sagad_server.storage.rows import SagaRow
+from sagad_server.storage.selection import SagaFilter
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 

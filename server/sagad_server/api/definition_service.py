@@ -21,7 +21,10 @@ from sagad_server.domain.lint import definition_warnings
 from sagad_server.domain.validation import RequestChecker, ValidationLimits, definition_violations
 from sagad_server.engine.definitions import Definitions
 from sagad_server.storage.audit import AuditEntry, AuditKind
-from sagad_server.storage.store import MOST_ENDED, MOST_SCANNED_ENDED, SagaFilter, Store, StoredDefinition
+from sagad_server.storage.definitions import StoredDefinition
+from sagad_server.storage.lists import MOST_ENDED, MOST_SCANNED_ENDED
+from sagad_server.storage.selection import SagaFilter
+from sagad_server.storage.store import Store
 
 _Position = tuple[str, str]
 """(definition_id, version)"""

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 from sagad.v1 import saga_pb2
 from sagad_server.domain.saga import Saga
-from sagad_server.storage.store import LockRow
+from sagad_server.storage.locks import LockRow
 
 
 def own_locks(saga: Saga) -> list[saga_pb2.SagaLock]:

@@ -8,7 +8,8 @@ import grpc.aio
 
 from sagad_server.api.interceptor import Metadata
 from sagad_server.domain.errors import Elsewhere
-from sagad_server.storage.store import NodeState, Store
+from sagad_server.storage.nodes import NodeState
+from sagad_server.storage.store import Store
 
 _TIMEOUT_S = 60.0
 """Of calls whose caller has set none."""

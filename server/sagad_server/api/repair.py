@@ -23,7 +23,10 @@ from sagad_server.domain.validation import RequestChecker, ValidationLimits
 from sagad_server.engine.commands import Commands
 from sagad_server.engine.ports import Snapshot
 from sagad_server.storage.audit import AuditKind
-from sagad_server.storage.store import MOST_SCANNED, Key, Position, SagaFilter, Store
+from sagad_server.storage.lists import MOST_SCANNED
+from sagad_server.storage.rows import Key, Position
+from sagad_server.storage.selection import SagaFilter
+from sagad_server.storage.store import Store
 
 _LIMIT = Bounds(0, 10_000)
 _DEFAULT_LIMIT = 1000

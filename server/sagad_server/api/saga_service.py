@@ -27,7 +27,8 @@ from sagad_server.engine.loader import Loader, not_found
 from sagad_server.engine.watch import purged
 from sagad_server.guard.rate_limits import RateLimits
 from sagad_server.storage.events import event_message
-from sagad_server.storage.store import MOST_ENDED, MOST_SCANNED, MOST_SCANNED_ENDED, Key, Position, SagaRow
+from sagad_server.storage.lists import MOST_ENDED, MOST_SCANNED, MOST_SCANNED_ENDED
+from sagad_server.storage.rows import Key, Position, SagaRow
 
 HEARTBEAT_S = 15.0
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

@@ -15,7 +15,7 @@ from sagad_server.domain.payloads import json_fault
 from sagad_server.domain.validation import RequestChecker, ValidationLimits
 from sagad_server.engine.commands import Commands
 from sagad_server.engine.requests import MAX_REASON_LENGTH, read_outcome
-from sagad_server.storage.store import Key
+from sagad_server.storage.rows import Key
 
 DEFAULT_NAMESPACE = "default"
 _TOKEN_LENGTH = Bounds(1, 200)

@@ -12,7 +12,7 @@ from sagad_server.engine.engine import RETRY_AFTER_MS, Engine
 from sagad_server.engine.loader import not_found
 from sagad_server.engine.watch import Subscription, purged
 from sagad_server.storage.events import event_message
-from sagad_server.storage.store import EventRow, Key
+from sagad_server.storage.rows import EventRow, Key
 
 _JOURNAL_PAGE = 64
 

@@ -14,8 +14,7 @@ from sagad_server.engine.journal import purged
 from sagad_server.engine.saga_then import SagaThen
 from sagad_server.storage.events import readable_event
 from sagad_server.storage.journal import Cursor
-from sagad_server.storage.selection import selects
-from sagad_server.storage.store import SagaFilter
+from sagad_server.storage.selection import SagaFilter, selects
 
 _MOST_EVENTS = 64
 """In one message."""

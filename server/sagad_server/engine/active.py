@@ -10,7 +10,8 @@ from sagad_server.domain.errors import SagadError
 from sagad_server.domain.inputs import Input
 from sagad_server.domain.saga import Saga
 from sagad_server.engine.ports import Snapshot, Timer, Tombstone
-from sagad_server.storage.store import Key, Write
+from sagad_server.storage.rows import Key
+from sagad_server.storage.writes import Write
 
 _MOST_TIMES_A_STEP = 8
 

@@ -8,8 +8,7 @@ from typing import TypeAlias
 from sagad_server.engine.follower import Follower
 from sagad_server.engine.saga_then import SagaThen
 from sagad_server.storage.journal import JournalRow
-from sagad_server.storage.selection import selects
-from sagad_server.storage.store import SagaFilter
+from sagad_server.storage.selection import SagaFilter, selects
 
 Pin: TypeAlias = tuple[str, ...]
 """What every transition has that a filter selects: (namespace, label, value), (namespace, definition_id), or

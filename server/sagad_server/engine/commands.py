@@ -30,7 +30,7 @@ from sagad_server.engine.engine import RETRY_AFTER_MS, Engine
 from sagad_server.engine.loader import Loader, not_found, tombstone
 from sagad_server.engine.ports import Snapshot, Tombstone
 from sagad_server.engine.waits import calls_nobody
-from sagad_server.storage.store import Key, SagaRow
+from sagad_server.storage.rows import Key, SagaRow
 
 
 @dataclass(slots=True)

@@ -3,7 +3,8 @@
 from sagad.v1.definition_pb2 import Definition as DefinitionMessage
 from sagad_server.domain.definition import Definition, compile_definition, highest_active
 from sagad_server.domain.errors import FailedPrecondition, NotFound
-from sagad_server.storage.store import Store, StoredDefinition
+from sagad_server.storage.definitions import StoredDefinition
+from sagad_server.storage.store import Store
 
 DefinitionKey = tuple[str, str, str]
 """(namespace, definition_id, version)"""

@@ -4,7 +4,7 @@ from sagad_server.domain.states import ENDED, SagaState
 from sagad_server.engine.engine import Engine, shutting_down
 from sagad_server.engine.loader import Loader, not_found
 from sagad_server.engine.ports import Snapshot, Tombstone
-from sagad_server.storage.store import Key
+from sagad_server.storage.rows import Key
 
 _FIRST_PAUSE_S = 0.2
 _LONGEST_PAUSE_S = 2.0

@@ -28,7 +28,10 @@ from sagad_server.engine.waits import next_move_ms, only_waits
 from sagad_server.engine.watch import Watches
 from sagad_server.engine.writer import Writer
 from sagad_server.engine.writes import write_of
-from sagad_server.storage.store import DataRejected, EventRow, Key, LockId, Store, Write
+from sagad_server.storage.locks import LockId
+from sagad_server.storage.rows import EventRow, Key
+from sagad_server.storage.store import DataRejected, Store
+from sagad_server.storage.writes import Write
 
 RETRY_AFTER_MS = 1000
 

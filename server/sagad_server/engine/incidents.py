@@ -6,7 +6,8 @@ from sagad_server.engine import records
 from sagad_server.engine.journal import Journal
 from sagad_server.engine.ports import Clock, Random
 from sagad_server.engine.watch import Watches
-from sagad_server.storage.store import Key, Store
+from sagad_server.storage.rows import Key
+from sagad_server.storage.store import Store
 
 
 class Incidents:

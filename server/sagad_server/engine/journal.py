@@ -14,7 +14,8 @@ from sagad_server.engine.follower import Follower, Progress
 from sagad_server.engine.ports import Clock
 from sagad_server.engine.watch import Watches
 from sagad_server.storage.journal import Cursor, JournalPage
-from sagad_server.storage.store import SagaFilter, Store
+from sagad_server.storage.selection import SagaFilter
+from sagad_server.storage.store import Store
 
 _COMMON_PAGE = 1_024
 _OWN_PAGE = 256

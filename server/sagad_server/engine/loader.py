@@ -6,7 +6,7 @@ from sagad_server.engine.active import ActiveSaga
 from sagad_server.engine.definitions import Definitions
 from sagad_server.engine.ports import Clock, Snapshot, Tombstone
 from sagad_server.engine.records import decode_row, decode_saga, event_times
-from sagad_server.storage.store import Key, LoadedSaga, SagaRow
+from sagad_server.storage.rows import Key, LoadedSaga, SagaRow
 
 
 class Loader:

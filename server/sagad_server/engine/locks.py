@@ -14,7 +14,9 @@ from sagad_server.domain.inputs import LockGranted
 from sagad_server.domain.saga import Saga
 from sagad_server.engine.active import ActiveSaga
 from sagad_server.engine.ports import Clock, Random
-from sagad_server.storage.store import Holder, Key, LockId, Store
+from sagad_server.storage.locks import Holder, LockId
+from sagad_server.storage.rows import Key
+from sagad_server.storage.store import Store
 
 _LOOK_EVERY_S = 0.25
 """For what other nodes have given back, where nobody tells of it."""

@@ -11,7 +11,9 @@ from uuid import UUID
 
 from sagad_server.domain.errors import Unavailable
 from sagad_server.engine.ports import Clock, Random
-from sagad_server.storage.store import Key, Node, NodeState, Store
+from sagad_server.storage.nodes import Node, NodeState
+from sagad_server.storage.rows import Key
+from sagad_server.storage.store import Store
 
 _RENEWALS_A_LEASE = 4
 _PATIENCE = 1.25

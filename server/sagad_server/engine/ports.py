@@ -12,7 +12,7 @@ from sagad_server.domain.draft import Event
 from sagad_server.domain.inputs import Outcome
 from sagad_server.domain.saga import Saga
 from sagad_server.domain.states import Direction, SagaState
-from sagad_server.storage.store import Key
+from sagad_server.storage.rows import Key
 
 
 class Timer(Protocol):

@@ -9,7 +9,7 @@ from sagad_server.domain.definition import Definition
 from sagad_server.domain.draft import Event, StepChange
 from sagad_server.domain.saga import Failure, Saga, Step
 from sagad_server.domain.states import EventCause, FailureCategory, ParkingReason, SagaState, StepState
-from sagad_server.storage.store import LoadedSaga, SagaRow
+from sagad_server.storage.rows import LoadedSaga, SagaRow
 
 _KEPT = 4096
 """Encodings kept: the steps of most sagas pass through the same few forms."""

@@ -9,7 +9,7 @@ from sagad_server.domain.states import ENDED, ParkingReason, SagaState
 from sagad_server.engine.engine import Engine
 from sagad_server.engine.loader import Loader
 from sagad_server.engine.membership import Membership
-from sagad_server.storage.store import Key, LoadedSaga
+from sagad_server.storage.rows import Key, LoadedSaga
 
 MAX_CRASHES = 3
 _UPKEEP_EVERY_S = 3.0

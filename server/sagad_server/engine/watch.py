@@ -14,7 +14,8 @@ from typing import Any
 from sagad_server.domain.errors import OutOfRange, ResourceExhausted, Unavailable
 from sagad_server.engine.active import ActiveSaga
 from sagad_server.engine.ports import Clock
-from sagad_server.storage.store import EventRow, Key, Store
+from sagad_server.storage.rows import EventRow, Key
+from sagad_server.storage.store import Store
 
 _SOON_S = 0.2
 """How soon a saga is looked at again once it has moved; each time that it has not, it takes twice as long."""

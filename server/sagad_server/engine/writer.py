@@ -12,18 +12,10 @@ from typing import Protocol
 from uuid import UUID
 
 from sagad_server.engine.ports import Clock, Observer, Random
-from sagad_server.storage.store import (
-    Batch,
-    CommitUnknown,
-    DataRejected,
-    Key,
-    LockId,
-    LostRace,
-    Retryable,
-    RowState,
-    Store,
-    Write,
-)
+from sagad_server.storage.locks import LockId
+from sagad_server.storage.rows import Key, RowState
+from sagad_server.storage.store import CommitUnknown, DataRejected, LostRace, Retryable, Store
+from sagad_server.storage.writes import Batch, Write
 
 _MOST_RACES = 6
 _FIRST_PAUSE_S = 0.02

@@ -3,7 +3,7 @@
 from sagad_server.domain.draft import Decision
 from sagad_server.engine import records
 from sagad_server.engine.active import ActiveSaga
-from sagad_server.storage.store import NewSaga, Write
+from sagad_server.storage.writes import NewSaga, Write
 
 
 def write_of(active: ActiveSaga, decision: Decision, wake_after_ms: int | None) -> Write:

@@ -16,7 +16,7 @@ from redis.exceptions import RedisError
 
 from sagad_server.engine.ports import Clock, Random
 from sagad_server.guard.redis import RedisSettings, connect
-from sagad_server.storage.store import LockId
+from sagad_server.storage.locks import LockId
 
 _SILENCE_S = 5.0
 """After which Redis is asked for a sign of life, and given up if it gives none in as much time."""

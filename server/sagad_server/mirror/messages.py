@@ -10,7 +10,7 @@ from sagad.storage.v1.storage_pb2 import PayloadRecord
 from sagad_server.mirror.settings import MirrorSettings
 from sagad_server.storage.events import readable_event
 from sagad_server.storage.mirror import MirrorEvent
-from sagad_server.storage.store import Key
+from sagad_server.storage.rows import Key
 
 MAX_VALUE_BYTES = 900_000
 """Kafka takes about 1 MiB. What is larger goes without its payloads."""

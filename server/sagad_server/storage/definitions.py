@@ -1,7 +1,22 @@
-"""What every store says when it refuses a definition."""
+"""A definition version as it is stored, and what every store says when it refuses one."""
+
+from dataclasses import dataclass
+from datetime import datetime
 
 from sagad_server.domain.errors import AlreadyExists, FailedPrecondition, ResourceExhausted
-from sagad_server.storage.store import StoredDefinition
+
+
+@dataclass(slots=True)
+class StoredDefinition:
+    """A definition version. `body` is the serialized `sagad.v1.Definition` without `active` and `create_time`."""
+
+    namespace: str
+    definition_id: str
+    version: str
+    active: bool
+    step_count: int
+    create_time: datetime
+    body: bytes
 
 
 def require_room(

@@ -7,7 +7,7 @@ import structlog
 from sagad.storage.v1 import storage_pb2
 from sagad.v1 import saga_pb2
 from sagad_server.domain.states import StepState
-from sagad_server.storage.store import EventRow
+from sagad_server.storage.rows import EventRow
 
 log = structlog.get_logger(__name__)
 

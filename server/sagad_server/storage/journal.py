@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from sagad_server.domain.errors import OutOfRange
-from sagad_server.storage.store import EventRow
+from sagad_server.storage.rows import EventRow
 
 
 @dataclass(frozen=True, slots=True, order=True)

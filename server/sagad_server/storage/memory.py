@@ -11,34 +11,17 @@ from uuid import UUID, uuid4
 from sagad_server.domain.errors import Unavailable
 from sagad_server.domain.states import ENDED
 from sagad_server.storage.audit import AuditEntry, AuditFilter, AuditRow
-from sagad_server.storage.definitions import in_use, require_room, said_otherwise
+from sagad_server.storage.definitions import StoredDefinition, in_use, require_room, said_otherwise
 from sagad_server.storage.journal import Cursor, JournalPage
+from sagad_server.storage.lists import SagaPage, Stats
+from sagad_server.storage.locks import Holder, LockId, LockRow
 from sagad_server.storage.memory_database import MOVING, MemoryDatabase, MemorySaga, require_storable
 from sagad_server.storage.memory_mirror import MemoryMirror
-from sagad_server.storage.selection import selects
-from sagad_server.storage.store import (
-    Batch,
-    Committed,
-    DatabaseInfo,
-    EventRow,
-    Holder,
-    Key,
-    LoadedSaga,
-    LockId,
-    LockRow,
-    Node,
-    NodeRow,
-    NodeState,
-    Position,
-    Purged,
-    Retryable,
-    RowState,
-    SagaFilter,
-    SagaPage,
-    SagaRow,
-    Stats,
-    StoredDefinition,
-)
+from sagad_server.storage.nodes import Node, NodeRow, NodeState
+from sagad_server.storage.rows import EventRow, Key, LoadedSaga, Position, RowState, SagaRow
+from sagad_server.storage.selection import SagaFilter, selects
+from sagad_server.storage.store import DatabaseInfo, Purged, Retryable
+from sagad_server.storage.writes import Batch, Committed
 
 MAX_STRANDED = 1_000
 

@@ -7,26 +7,17 @@ from uuid import UUID, uuid4
 
 from sagad_server.domain.states import EventCause, SagaState
 from sagad_server.storage.audit import AuditEntry, AuditRow
+from sagad_server.storage.definitions import StoredDefinition
 from sagad_server.storage.long_journal import WHOLE, referred
 from sagad_server.storage.memory_journal import MemoryJournal
 from sagad_server.storage.memory_locks import MemoryLocks
 from sagad_server.storage.memory_mirror import MemoryMirror
 from sagad_server.storage.mirror import Place
-from sagad_server.storage.selection import selects
-from sagad_server.storage.store import (
-    DataRejected,
-    EventRow,
-    Key,
-    LoadedSaga,
-    Node,
-    NodeRow,
-    NodeState,
-    RowState,
-    SagaFilter,
-    SagaRow,
-    StoredDefinition,
-    Write,
-)
+from sagad_server.storage.nodes import Node, NodeRow, NodeState
+from sagad_server.storage.rows import EventRow, Key, LoadedSaga, RowState, SagaRow
+from sagad_server.storage.selection import SagaFilter, selects
+from sagad_server.storage.store import DataRejected
+from sagad_server.storage.writes import Write
 
 MOVING = frozenset({SagaState.RUNNING, SagaState.COMPENSATING})
 

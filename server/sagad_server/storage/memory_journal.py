@@ -8,7 +8,7 @@ from uuid import UUID
 
 from sagad_server.storage.journal import Cursor, JournalPage, JournalRow, journal_changed
 from sagad_server.storage.mirror import LANES, relay_partition
-from sagad_server.storage.store import EventRow, Key, SagaRow
+from sagad_server.storage.rows import EventRow, Key, SagaRow
 
 HISTORY = "memory"
 

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from itertools import count
 
-from sagad_server.storage.store import Holder, Key, LockId, LockRow
+from sagad_server.storage.locks import Holder, LockId, LockRow
+from sagad_server.storage.rows import Key
 
 SHOWN = 10
 MOST_COUNTED = 1_000

@@ -20,7 +20,7 @@ from sagad_server.storage.mirror import (
     Start,
     relay_partition,
 )
-from sagad_server.storage.store import Key
+from sagad_server.storage.rows import Key
 
 
 class MemoryMirror:

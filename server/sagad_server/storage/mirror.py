@@ -9,7 +9,7 @@ from functools import lru_cache
 from typing import Protocol
 from uuid import UUID
 
-from sagad_server.storage.store import EventRow, Key
+from sagad_server.storage.rows import EventRow, Key
 
 RELAY_PARTITIONS = 64
 LANES = 8

@@ -1,10 +1,26 @@
 """Which sagas a SagaFilter selects, said in Python."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol
 
-from sagad_server.storage.store import SagaFilter
+
+@dataclass(slots=True, frozen=True)
+class SagaFilter:
+    """Selects sagas; what is empty selects all. See `sagad.v1.SagaFilter`."""
+
+    states: tuple[int, ...] = ()
+    definition_id: str = ""
+    version: str = ""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    create_time_min: datetime | None = None
+    create_time_max: datetime | None = None
+    end_time_min: datetime | None = None
+    end_time_max: datetime | None = None
+    parking_mask: int = 0
+    """Any of these bits."""
+    categories: tuple[int, ...] = ()
 
 
 class Selectable(Protocol):

@@ -4,22 +4,21 @@ Bodies are bytes here: `sagad.storage.v1` messages that only `engine/records.py`
 database's own; nobody compares them with another clock.
 """
 
-from collections.abc import Collection, Mapping, Sequence, Set
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
-from enum import IntEnum
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 from uuid import UUID
 
 from sagad_server.storage.audit import AuditEntry, AuditFilter, AuditRow
-
-if TYPE_CHECKING:
-    from sagad_server.storage.journal import Cursor, JournalPage
-
-Key = tuple[str, str]
-"""(namespace, saga_id)"""
-LockId = tuple[str, str]
-"""(namespace, name)"""
+from sagad_server.storage.definitions import StoredDefinition
+from sagad_server.storage.journal import Cursor, JournalPage
+from sagad_server.storage.lists import SagaPage, Stats
+from sagad_server.storage.locks import Holder, LockId, LockRow
+from sagad_server.storage.nodes import Node, NodeRow
+from sagad_server.storage.rows import EventRow, Key, LoadedSaga, Position, RowState, SagaRow
+from sagad_server.storage.selection import SagaFilter
+from sagad_server.storage.writes import Batch, Committed
 
 
 class CommitUnknown(Exception):  # noqa: N818 - it is not known to be an error
@@ -47,268 +46,6 @@ class SchemaTooOld(Exception):  # noqa: N818
 
 
 @dataclass(slots=True)
-class NewSaga:
-    """The columns of a saga that never change after its first transition."""
-
-    uid: UUID
-    definition_id: str
-    version: str
-    labels: Mapping[str, str]
-    request_hash: bytes
-    """SHA-256 over the content of StartSaga, to tell a repeat from a conflict."""
-
-
-@dataclass(slots=True)
-class Write:
-    """One transition, to be committed if the row still stands at `guard_epoch` and `revision - 1`."""
-
-    key: Key
-    revision: int
-    guard_epoch: int
-    epoch: int
-    """Equal to `guard_epoch`, or one more where this write takes the saga over."""
-    state: int
-    cause: int
-    body: bytes
-    event: bytes
-    payload: bytes = b""
-    wake_after_ms: int | None = None
-    """With `release`: for how long the saga sleeps, so that only `wake` and `claim_one` take it; None: not at all.
-    Means nothing without `release`."""
-    parking_mask: int = 0
-    """Bit r is set for each ParkingReason r among the saga's parkings."""
-    category: int = 0
-    """FailureCategory of the saga's failure, 0 if none."""
-    ended: bool = False
-    """Sets end_time, unless the saga had ended before; a write with ended=False clears it."""
-    release: bool = False
-    """The saga leaves memory: owner becomes null."""
-    new: NewSaga | None = None
-    """Only for revision 1: insert, unless the key exists or there is no such definition version."""
-    takes: tuple[str, ...] = ()
-    """Only with `new`: locks that the saga is to hold. Nothing is written unless all of them are free, and nobody waits
-    for one of them. No two writes of a batch take the same lock."""
-    queues_for: str = ""
-    """The lock that the saga takes a ticket for. Tickets of one batch are drawn in the order of its writes."""
-    gives_back: bool = False
-    """All locks and tickets of the saga go with this write."""
-
-
-@dataclass(slots=True)
-class Batch:
-    """Writes of different sagas (at most one each), committed by one statement."""
-
-    batch_id: UUID
-    writes: list[Write]
-
-
-@dataclass(slots=True)
-class Committed:
-    """What a commit wrote. A key that is missing was not written by it: ask `resolve`. If that finds no row either, a
-    new saga may be sent once more; missing again, and still without a row, its definition version is gone."""
-
-    keys: Set[Key]
-    time: datetime
-    held_up: Set[Key] = frozenset()
-    """New sagas that were not written because a lock that they were to take is not free."""
-    lock_tokens: Mapping[Key, Mapping[str, int]] = field(default_factory=dict)
-    """Fencing tokens of the locks taken, by name."""
-    awaited: Set[LockId] = frozenset()
-    """Locks given back for which another saga waited when the commit began. Who queues at the same time is not among
-    them, and has to look."""
-
-
-@dataclass(slots=True, frozen=True)
-class Holder:
-    """Who holds a lock."""
-
-    lock: LockId
-    saga_id: str
-    fencing_token: int
-    granted: bool
-    """It has waited until now."""
-
-
-@dataclass(slots=True)
-class LockRow:
-    """A lock that a saga holds or waits for, and who else is concerned."""
-
-    name: str
-    ticket: int
-    fencing_token: int | None
-    """None: it waits."""
-    request_time: datetime
-    take_time: datetime | None
-    holder: str
-    """saga_id; empty if nobody holds it."""
-    waiting: list[str]
-    """saga_ids of the first 10 that wait."""
-    waiting_count: int
-    """Up to 1,000."""
-
-
-@dataclass(slots=True)
-class RowState:
-    """Where a row stands: read under its lock, on a connection of its own."""
-
-    uid: UUID
-    epoch: int
-    revision: int
-    batch_id: UUID | None
-    """Of the event at `revision`; None if purged."""
-    time: datetime
-    """Of the event at `revision`."""
-    lock_tokens: Mapping[str, int] = field(default_factory=dict)
-    """Of the locks that the saga holds."""
-
-
-@dataclass(slots=True)
-class SagaRow:
-    """A saga's row."""
-
-    namespace: str
-    saga_id: str
-    uid: UUID
-    definition_id: str
-    version: str
-    state: int
-    revision: int
-    epoch: int
-    owner: UUID | None
-    labels: Mapping[str, str]
-    request_hash: bytes
-    parking_mask: int
-    category: int
-    incident_id: str
-    """Not empty: parked as a whole by `park`."""
-    park_time: datetime | None
-    """When `park` did it."""
-    create_time: datetime
-    update_time: datetime
-    end_time: datetime | None
-    purge_time: datetime | None
-    """Not None: a tombstone, without body and events."""
-    body: bytes
-
-    @property
-    def key(self) -> Key:
-        return self.namespace, self.saga_id
-
-    @property
-    def position(self) -> "Position":
-        return self.create_time, self.saga_id
-
-
-@dataclass(slots=True)
-class EventRow:
-    """A row of the journal."""
-
-    namespace: str
-    saga_id: str
-    revision: int
-    cause: int
-    time: datetime
-    body: bytes
-    payload: bytes
-
-
-@dataclass(slots=True)
-class LoadedSaga:
-    """A saga with its journal, oldest first, and the database's time when it was read. Of a journal of more than
-    `long_journal.WHOLE` events there are those that hold data, and those that the row refers to."""
-
-    row: SagaRow
-    events: list[EventRow]
-    now: datetime
-    lock_tokens: Mapping[str, int] = field(default_factory=dict)
-    """Of the locks that the saga holds, by name."""
-
-
-class NodeState(IntEnum):
-    """A node is LIVE from its registration until somebody, maybe itself, has declared it DEAD. That is for good."""
-
-    LIVE = 1
-    DEAD = 2
-
-
-@dataclass(slots=True)
-class Node:
-    """This process as the database knows it since its last registration."""
-
-    instance_id: UUID
-    node_name: str
-    incarnation: int
-    suspects: list[Key]
-    """The sagas that predecessors of the same name were loading or deciding when they died."""
-
-
-@dataclass(slots=True)
-class NodeRow:
-    """A registration."""
-
-    instance_id: UUID
-    node_name: str
-    incarnation: int
-    state: int
-    lease: int
-    """Grows with every renewal."""
-    address: str
-    """Where other nodes reach it; empty until it is announced."""
-    start_time: datetime
-
-
-@dataclass(slots=True, frozen=True)
-class SagaFilter:
-    """Selects sagas; what is empty selects all. See `sagad.v1.SagaFilter`."""
-
-    states: tuple[int, ...] = ()
-    definition_id: str = ""
-    version: str = ""
-    labels: Mapping[str, str] = field(default_factory=dict)
-    create_time_min: datetime | None = None
-    create_time_max: datetime | None = None
-    end_time_min: datetime | None = None
-    end_time_max: datetime | None = None
-    parking_mask: int = 0
-    """Any of these bits."""
-    categories: tuple[int, ...] = ()
-
-
-MOST_ENDED = 10_000
-"""For `Store.stats`, as the contract promises."""
-MOST_SCANNED = 2_000
-"""For `Store.list_sagas`: what takes a few milliseconds."""
-MOST_SCANNED_ENDED = 20_000
-"""For `Store.stats`."""
-
-Position = tuple[datetime, str]
-"""A place in a list of sagas: (create_time, saga_id)."""
-
-
-@dataclass(slots=True)
-class SagaPage:
-    """A page of a list of sagas. It may be short, even empty, and yet not the last."""
-
-    rows: list[SagaRow]
-    stopped_at: Position | None
-    """There may be more behind this place; None: there is not."""
-
-
-@dataclass(slots=True)
-class Stats:
-    """Counts of sagas, and durations (create_time to end_time) of the ended ones that were counted: None if none has
-    ended."""
-
-    by_state: dict[int, int]
-    duration_p50: timedelta | None = None
-    duration_p90: timedelta | None = None
-    duration_p99: timedelta | None = None
-    oldest_running_time: datetime | None = None
-    ended_since: datetime | None = None
-    """None: all that have ended were counted. Else the create_time back to which they were."""
-
-
-@dataclass(slots=True)
 class Purged:
     """What a purge has made tombstones of."""
 
@@ -316,19 +53,6 @@ class Purged:
     until: datetime | None
     """The last end_time among them. With it as `end_time_min` the next purge does not look at what is gone, which the
     database may not be rid of yet."""
-
-
-@dataclass(slots=True)
-class StoredDefinition:
-    """A definition version. `body` is the serialized `sagad.v1.Definition` without `active` and `create_time`."""
-
-    namespace: str
-    definition_id: str
-    version: str
-    active: bool
-    step_count: int
-    create_time: datetime
-    body: bytes
 
 
 @dataclass(slots=True)
@@ -428,10 +152,10 @@ class Store(Protocol):
     async def list_events(self, key: Key, after_revision: int, limit: int) -> list[EventRow]:
         """The journal of a saga, oldest first."""
 
-    async def journal_end(self) -> "Cursor":
+    async def journal_end(self) -> Cursor:
         """The last place in the journal, of all sagas, that can be read now."""
 
-    async def read_journal(self, after: "Cursor", limit: int) -> "JournalPage":
+    async def read_journal(self, after: Cursor, limit: int) -> JournalPage:
         """The events of all sagas behind a cursor, at most `limit` of them (64 or more): in the order of cursors, which
         is that of revisions for each saga. What was once read is final: nothing ever appears before it. An event that
         is committed appears once every transaction that is older than its own has ended.

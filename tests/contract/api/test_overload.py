@@ -17,7 +17,8 @@ from sagad.v1 import saga_pb2
 from sagad.v1 import saga_service_pb2 as pb
 from sagad_client import Backoff, Client
 from sagad_server.api.errors import DETAILS_KEY
-from sagad_server.storage.store import Batch, Committed, Store
+from sagad_server.storage.store import Store
+from sagad_server.storage.writes import Batch, Committed
 
 MAX_BATCH = 2
 CLIENTS = 1500

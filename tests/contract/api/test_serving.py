@@ -16,7 +16,8 @@ from sagad_server.api.server import SERVICES, ListenError, listen
 from sagad_server.config_sections import Grpc
 from sagad_server.domain.errors import Unavailable
 from sagad_server.storage.memory import MemoryStore
-from sagad_server.storage.store import NodeState, Store
+from sagad_server.storage.nodes import NodeState
+from sagad_server.storage.store import Store
 
 pytestmark = pytest.mark.parametrize("store", ["memory"], indirect=True)  # it is the same over every store
 

@@ -13,7 +13,8 @@ from support.server import chain, eventually, running_server
 from sagad.v1 import saga_service_pb2 as pb
 from sagad.v1.saga_pb2 import SagaState
 from sagad_server.storage.memory import MemoryStore
-from sagad_server.storage.store import Purged, SagaFilter
+from sagad_server.storage.selection import SagaFilter
+from sagad_server.storage.store import Purged
 
 
 async def test_ended_sagas_older_than_a_setting_are_purged_and_their_end_stays_known(

@@ -19,7 +19,9 @@ from sagad_server.engine.follower import Follower
 from sagad_server.storage.events import readable_event
 from sagad_server.storage.journal import Cursor
 from sagad_server.storage.memory import MemoryStore
-from sagad_server.storage.store import EventRow, SagaFilter, Store
+from sagad_server.storage.rows import EventRow
+from sagad_server.storage.selection import SagaFilter
+from sagad_server.storage.store import Store
 
 SUCCEEDED = saga_pb2.SAGA_STATE_SUCCEEDED
 

@@ -9,7 +9,8 @@ from support.storage import Backend, batch, definition, end, key, start, step
 from sagad_server.domain.errors import OutOfRange
 from sagad_server.domain.states import EventCause, FailureCategory, ParkingReason, SagaState
 from sagad_server.storage.journal import Cursor, JournalRow
-from sagad_server.storage.store import EventRow, SagaFilter
+from sagad_server.storage.rows import EventRow
+from sagad_server.storage.selection import SagaFilter
 
 BEGINNING = Cursor(0, 0, "")
 LIMIT = 64

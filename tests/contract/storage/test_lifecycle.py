@@ -6,7 +6,8 @@ import pytest
 from support.storage import Backend, batch, key, start
 
 from sagad_server.domain.errors import Unavailable
-from sagad_server.storage.store import Retryable, SagaFilter
+from sagad_server.storage.selection import SagaFilter
+from sagad_server.storage.store import Retryable
 
 
 async def test_a_secret_is_made_once_and_kept(backend: Backend) -> None:

@@ -4,7 +4,7 @@ import asyncio
 
 from support.storage import Backend, batch, end, key, start, step
 
-from sagad_server.storage.store import Holder, LockId
+from sagad_server.storage.locks import Holder, LockId
 
 
 def lock(name: str) -> LockId:

@@ -19,7 +19,7 @@ from sagad_server.storage.mirror import (
     relay_partition,
 )
 from sagad_server.storage.postgres import PostgresStore
-from sagad_server.storage.store import SagaFilter
+from sagad_server.storage.selection import SagaFilter
 
 TOPIC = "saga-events"
 SAGAS = [f"saga-{number}" for number in range(20)]

@@ -4,7 +4,8 @@ import pytest
 from support.storage import Backend, end, key, start, step
 
 from sagad_server.domain.errors import Unavailable
-from sagad_server.storage.store import NodeRow, NodeState, Store
+from sagad_server.storage.nodes import NodeRow, NodeState
+from sagad_server.storage.store import Store
 
 
 async def row_of(store: Store, node_name: str) -> NodeRow:

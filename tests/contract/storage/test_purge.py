@@ -6,7 +6,7 @@ import pytest
 from support.storage import Backend, definition, end, key, start, step
 
 from sagad_server.domain.states import SagaState
-from sagad_server.storage.store import SagaFilter
+from sagad_server.storage.selection import SagaFilter
 
 ALL = SagaFilter()
 NO_TIME = timedelta(0)

@@ -8,7 +8,9 @@ from support.storage import Backend, batch, definition, end, key, start, step
 
 from sagad.storage.v1.storage_pb2 import SagaRecord, StepRecord
 from sagad_server.domain.states import FailureCategory, ParkingReason, SagaState
-from sagad_server.storage.store import MOST_SCANNED, Position, SagaFilter
+from sagad_server.storage.lists import MOST_SCANNED
+from sagad_server.storage.rows import Position
+from sagad_server.storage.selection import SagaFilter
 
 ALL = SagaFilter()
 MICROSECOND = timedelta(microseconds=1)

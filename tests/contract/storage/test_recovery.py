@@ -7,7 +7,7 @@ import pytest
 from support.storage import Backend, batch, end, key, start, step
 
 from sagad_server.domain.states import EventCause, ParkingReason, SagaState
-from sagad_server.storage.store import Key, LoadedSaga
+from sagad_server.storage.rows import Key, LoadedSaga
 
 
 def ids(sagas: list[LoadedSaga]) -> list[str]:

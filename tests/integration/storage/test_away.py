@@ -12,7 +12,8 @@ from support.storage import DEFINITION_ID, NAMESPACE, VERSION, OpenStore, batch,
 from sagad_server.domain.errors import Unavailable
 from sagad_server.embedded import EmbeddedPostgres
 from sagad_server.storage.postgres import PostgresSettings, PostgresStore
-from sagad_server.storage.store import SagaFilter, Store
+from sagad_server.storage.selection import SagaFilter
+from sagad_server.storage.store import Store
 
 ALL = SagaFilter()
 

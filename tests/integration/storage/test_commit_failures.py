@@ -11,7 +11,8 @@ from support.storage import OpenStore, batch, key, start, step
 
 from sagad_server.embedded import EmbeddedPostgres
 from sagad_server.storage.postgres import PostgresStore
-from sagad_server.storage.store import Batch, CommitUnknown, DataRejected, Retryable
+from sagad_server.storage.store import CommitUnknown, DataRejected, Retryable
+from sagad_server.storage.writes import Batch
 
 TWO_WAIT = """
 SELECT count(*) = 2 FROM pg_stat_activity

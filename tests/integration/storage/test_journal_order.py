@@ -14,7 +14,7 @@ from sagad_server.storage.postgres import PostgresSettings, PostgresStore, migra
 from sagad_server.storage.postgres.connect import connect
 from sagad_server.storage.postgres.journal import END, READ
 from sagad_server.storage.postgres.migrate import known_migrations
-from sagad_server.storage.store import SagaFilter
+from sagad_server.storage.selection import SagaFilter
 
 BEGINNING = Cursor(0, 0, "")
 LIMIT = 1_024

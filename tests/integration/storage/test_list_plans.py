@@ -16,7 +16,7 @@ from sagad_server.storage.postgres.lists import list_sagas, stats
 from sagad_server.storage.postgres.pool import Pool
 from sagad_server.storage.postgres.resolve import SAGAS
 from sagad_server.storage.postgres.selection import Parameters, where
-from sagad_server.storage.store import SagaFilter
+from sagad_server.storage.selection import SagaFilter
 
 LIMIT = 50
 MOST_SCANNED = 500

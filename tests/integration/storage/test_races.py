@@ -10,7 +10,7 @@ from support.storage import DEFINITION_ID, NAMESPACE, VERSION, batch, end, key, 
 from sagad_server.domain.errors import FailedPrecondition
 from sagad_server.storage.postgres import PostgresStore
 from sagad_server.storage.postgres.resolve import SAGAS
-from sagad_server.storage.store import SagaFilter
+from sagad_server.storage.selection import SagaFilter
 
 ALL = SagaFilter()
 INSERT_B = """

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from sagad.v1 import definition_service_pb2 as pb
 from sagad_server.domain.errors import SagadError, Unavailable
 from sagad_server.domain.states import SagaState
-from sagad_server.storage.store import SagaFilter
+from sagad_server.storage.selection import SagaFilter
 from support.simulation.node import SimulatedNode
 from support.simulation.recipes import DEFINITION_IDS, random_definition
 

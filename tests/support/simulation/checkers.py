@@ -10,7 +10,7 @@ from sagad_server.domain.saga import needs_undo
 from sagad_server.domain.states import ENDED, Direction, EventCause, SagaState, StepState
 from sagad_server.storage.journal import Cursor
 from sagad_server.storage.memory_database import MOVING, MemorySaga
-from sagad_server.storage.store import Key
+from sagad_server.storage.rows import Key
 from support.simulation.history import History, WatchEnd
 
 

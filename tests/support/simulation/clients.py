@@ -18,7 +18,7 @@ from sagad_server.domain.errors import (
 )
 from sagad_server.engine.commands import Start
 from sagad_server.engine.ports import Snapshot, Tombstone
-from sagad_server.storage.store import Key
+from sagad_server.storage.rows import Key
 from support.simulation.history import Acknowledged
 from support.simulation.node import SimulatedNode
 from support.simulation.recipes import DEFINITION_IDS

@@ -10,7 +10,7 @@ from sagad_server.domain.definition import Definition
 from sagad_server.domain.states import Direction, SagaState
 from sagad_server.storage.journal import Cursor
 from sagad_server.storage.memory_database import MemoryDatabase, MemorySaga
-from sagad_server.storage.store import Key
+from sagad_server.storage.rows import Key
 
 
 @dataclass(slots=True, frozen=True)

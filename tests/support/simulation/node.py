@@ -21,7 +21,8 @@ from sagad_server.engine.ports import Call
 from sagad_server.engine.recovery import NoProgress, Recovery
 from sagad_server.engine.settings import Settings
 from sagad_server.engine.tokens import Tokens
-from sagad_server.storage.store import DataRejected, Key
+from sagad_server.storage.rows import Key
+from sagad_server.storage.store import DataRejected
 from support.definitions import PARTICIPANTS
 from support.simulation.chance import ChanceRandom
 from support.simulation.clock import NodeClock

@@ -9,7 +9,7 @@ from sagad_server.domain.saga import Saga
 from sagad_server.domain.states import SagaState, StepState
 from sagad_server.engine.commands import Commands
 from sagad_server.engine.ports import Snapshot
-from sagad_server.storage.store import Key
+from sagad_server.storage.rows import Key
 from support.simulation.node import SimulatedNode
 from support.simulation.participants import text
 

@@ -14,7 +14,7 @@ from sagad.v1.common_pb2 import Payload
 from sagad_server.domain.inputs import Failed, Outcome, Pending, Success
 from sagad_server.domain.states import Direction
 from sagad_server.engine.ports import Call
-from sagad_server.storage.store import Key
+from sagad_server.storage.rows import Key
 from support.play import code, refused
 from support.simulation.history import Effect, History
 from support.simulation.weather import Sky

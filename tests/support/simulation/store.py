@@ -10,17 +10,10 @@ from uuid import UUID
 from sagad_server.domain.errors import Unavailable
 from sagad_server.storage.memory import MemoryStore
 from sagad_server.storage.memory_database import MemorySaga
-from sagad_server.storage.store import (
-    Batch,
-    Committed,
-    CommitUnknown,
-    DataRejected,
-    Key,
-    LoadedSaga,
-    Node,
-    Retryable,
-    RowState,
-)
+from sagad_server.storage.nodes import Node
+from sagad_server.storage.rows import Key, LoadedSaga, RowState
+from sagad_server.storage.store import CommitUnknown, DataRejected, Retryable
+from sagad_server.storage.writes import Batch, Committed
 from support.simulation.participants import UNSTORABLE
 from support.simulation.recipes import compiled
 

@@ -9,7 +9,8 @@ from sagad_server.api.resume_token import read_resume_token
 from sagad_server.api.watch import Watch
 from sagad_server.api.watch_sagas import WatchSagas
 from sagad_server.domain.errors import NotFound, OutOfRange, Unavailable
-from sagad_server.storage.store import Key, SagaFilter
+from sagad_server.storage.rows import Key
+from sagad_server.storage.selection import SagaFilter
 from support.simulation.history import Watched, WatchedAll, WatchEnd
 from support.simulation.node import ConnectionLost, SimulatedNode
 from support.simulation.recipes import DEFINITION_IDS

@@ -13,7 +13,7 @@ from sagad_server.domain.states import Direction, StepState
 from sagad_server.engine import recovery
 from sagad_server.engine.ports import Call
 from sagad_server.storage.memory_database import MOVING, MemoryDatabase, MemorySaga
-from sagad_server.storage.store import Key
+from sagad_server.storage.rows import Key
 from sagad_server.transport import session
 from support.simulation.chance import ChanceRandom
 from support.simulation.checkers import check

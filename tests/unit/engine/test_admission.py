@@ -12,7 +12,7 @@ from sagad_server.domain.inputs import Pending, Success
 from sagad_server.domain.states import SagaState
 from sagad_server.engine.admission import arrival
 from sagad_server.engine.settings import Settings
-from sagad_server.storage.store import Batch, Committed
+from sagad_server.storage.writes import Batch, Committed
 
 DONE = Success(None)
 ORDER = definition(step("reserve", completionTimeout="3600s"), step("charge"))

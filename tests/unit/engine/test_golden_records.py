@@ -11,7 +11,7 @@ from sagad_server.domain.inputs import Success
 from sagad_server.domain.saga import Saga
 from sagad_server.domain.states import FailureCategory, SagaState, StepState
 from sagad_server.engine.records import decode_saga, encode_event, encode_payload, encode_saga
-from sagad_server.storage.store import EventRow, LoadedSaga, SagaRow
+from sagad_server.storage.rows import EventRow, LoadedSaga, SagaRow
 
 GOLDEN = Path(__file__).parent / "golden"
 NOW = datetime(2026, 1, 1, tzinfo=UTC)

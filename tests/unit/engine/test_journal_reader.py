@@ -15,8 +15,7 @@ from sagad_server.engine.watch import Watches
 from sagad_server.storage.journal import Cursor, JournalPage, JournalRow
 from sagad_server.storage.memory import MemoryStore
 from sagad_server.storage.memory_database import MemoryDatabase
-from sagad_server.storage.selection import Selectable, selects
-from sagad_server.storage.store import SagaFilter
+from sagad_server.storage.selection import SagaFilter, Selectable, selects
 
 BOUND = 4
 MAX_WATCHES = 100

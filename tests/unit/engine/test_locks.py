@@ -12,7 +12,8 @@ from sagad_server.domain.inputs import Pending, Success
 from sagad_server.domain.saga import Saga
 from sagad_server.domain.states import EventCause, SagaState, StepState
 from sagad_server.engine import locks
-from sagad_server.storage.store import CommitUnknown, Holder, LockId, Retryable
+from sagad_server.storage.locks import Holder, LockId
+from sagad_server.storage.store import CommitUnknown, Retryable
 
 DONE = Success(None)
 ONE = definition(step("reserve"), locks=["'order/' + input.order"])

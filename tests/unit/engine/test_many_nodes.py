@@ -14,7 +14,9 @@ from sagad_server.domain.errors import Elsewhere, Unavailable
 from sagad_server.domain.inputs import Success
 from sagad_server.domain.states import EventCause, SagaState
 from sagad_server.engine.membership import NodeNameTaken
-from sagad_server.storage.store import Key, LoadedSaga, Node, NodeState, Retryable
+from sagad_server.storage.nodes import Node, NodeState
+from sagad_server.storage.rows import Key, LoadedSaga
+from sagad_server.storage.store import Retryable
 
 DONE = Success(None)
 SLOW = {"initialBackoff": "110s", "maxBackoff": "110s"}

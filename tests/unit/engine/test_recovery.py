@@ -12,7 +12,7 @@ from sagad_server.domain.states import ParkingReason, SagaState, StepState
 from sagad_server.engine import engine as engine_module
 from sagad_server.engine.loader import Loader
 from sagad_server.storage import memory_database
-from sagad_server.storage.store import LoadedSaga
+from sagad_server.storage.rows import LoadedSaga
 
 DONE = Success(None)
 ORDER = definition(step("reserve"), step("charge", maxRetries=1), step("ship"))

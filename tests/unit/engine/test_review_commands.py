@@ -13,7 +13,7 @@ from sagad_server.domain.states import SagaState, StepState
 from sagad_server.engine import engine as engine_module
 from sagad_server.engine.loader import Loader
 from sagad_server.engine.settings import Settings
-from sagad_server.storage.store import LoadedSaga
+from sagad_server.storage.rows import LoadedSaga
 
 DONE = Success(None)
 KEY = ("default", "a")

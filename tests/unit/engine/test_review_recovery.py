@@ -9,7 +9,7 @@ from support.world import FaultyStore, World
 from sagad_server.domain.errors import AlreadyExists, Unavailable
 from sagad_server.domain.inputs import Success
 from sagad_server.domain.states import ParkingReason, SagaState
-from sagad_server.storage.store import Key
+from sagad_server.storage.rows import Key
 
 DONE = Success(None)
 KEY = ("default", "a")

@@ -10,7 +10,9 @@ from support.world import World
 from sagad_server.domain.errors import FailedPrecondition, InvalidArgument, Unavailable
 from sagad_server.domain.inputs import Success
 from sagad_server.domain.states import SagaState
-from sagad_server.storage.store import Batch, Committed, CommitUnknown, Key, LostRace, Retryable, RowState
+from sagad_server.storage.rows import Key, RowState
+from sagad_server.storage.store import CommitUnknown, LostRace, Retryable
+from sagad_server.storage.writes import Batch, Committed
 
 DONE = Success(None)
 KEY = ("default", "a")

@@ -10,7 +10,7 @@ from sagad_server.domain.inputs import Pending, Success
 from sagad_server.domain.states import SagaState, StepState
 from sagad_server.engine.ports import Snapshot, Tombstone
 from sagad_server.engine.settings import Settings
-from sagad_server.storage.store import Key, LoadedSaga
+from sagad_server.storage.rows import Key, LoadedSaga
 
 DONE = Success(None)
 KEY = ("default", "a")

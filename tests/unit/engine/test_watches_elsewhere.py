@@ -15,7 +15,8 @@ from sagad_server.api.watch import Watch
 from sagad_server.domain.errors import OutOfRange, Unavailable
 from sagad_server.domain.inputs import Pending, Success
 from sagad_server.storage.memory_database import MemoryDatabase
-from sagad_server.storage.store import Key, SagaFilter
+from sagad_server.storage.rows import Key
+from sagad_server.storage.selection import SagaFilter
 
 DONE = Success(None)
 ORDER = definition(step("reserve", completionTimeout="50s"), step("charge"))

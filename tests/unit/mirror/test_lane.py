@@ -18,7 +18,7 @@ from sagad_server.mirror.settings import MirrorSettings
 from sagad_server.storage.memory import MemoryStore
 from sagad_server.storage.memory_mirror import MemoryMirror
 from sagad_server.storage.mirror import LANES, relay_partition
-from sagad_server.storage.store import SagaFilter
+from sagad_server.storage.selection import SagaFilter
 from sagad_server.system import SystemClock, SystemRandom
 
 SETTINGS = MirrorSettings(bootstrap_servers="", interval_s=0.01)

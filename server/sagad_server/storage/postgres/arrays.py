@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import TypeVar
 
 from sagad_server.storage.mirror import relay_partition
-from sagad_server.storage.store import Write
+from sagad_server.storage.writes import Write
 
 T = TypeVar("T")
 

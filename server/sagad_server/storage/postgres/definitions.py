@@ -1,12 +1,11 @@
 """Definition versions in the database."""
 
 from sagad_server.storage.audit import AuditEntry
-from sagad_server.storage.definitions import in_use, require_room, said_otherwise
+from sagad_server.storage.definitions import StoredDefinition, in_use, require_room, said_otherwise
 from sagad_server.storage.postgres.audit import append
 from sagad_server.storage.postgres.pool import Pool
 from sagad_server.storage.postgres.queries import load_queries
 from sagad_server.storage.postgres.rows import stored_definition
-from sagad_server.storage.store import StoredDefinition
 
 LOCK = 0x73616761640002  # "sagad" and a number
 SQL = load_queries("definitions")

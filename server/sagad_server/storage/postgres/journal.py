@@ -8,7 +8,7 @@ from sagad_server.storage.journal import Cursor, JournalPage, JournalRow, journa
 from sagad_server.storage.mirror import RELAY_PARTITIONS
 from sagad_server.storage.postgres.pool import Pool
 from sagad_server.storage.postgres.queries import load_queries
-from sagad_server.storage.store import EventRow
+from sagad_server.storage.rows import EventRow
 
 _PARTS = load_queries("journal")
 END = _PARTS["end"].format(history=_PARTS["history"])

@@ -3,12 +3,13 @@
 import json
 
 from sagad_server.domain.states import ENDED, SagaState
+from sagad_server.storage.lists import SagaPage, Stats
 from sagad_server.storage.postgres.pool import Pool
 from sagad_server.storage.postgres.resolve import SAGAS
 from sagad_server.storage.postgres.rows import saga_row
 from sagad_server.storage.postgres.selection import Parameters, Search, parts_with_an_index, where
-from sagad_server.storage.selection import selects
-from sagad_server.storage.store import Position, SagaFilter, SagaPage, SagaRow, Stats
+from sagad_server.storage.rows import Position, SagaRow
+from sagad_server.storage.selection import SagaFilter, selects
 
 _RARE = 5_000
 """What is estimated at less than one of so many may be one of all: PostgreSQL takes no label for rarer than one of

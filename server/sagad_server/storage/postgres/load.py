@@ -6,7 +6,7 @@ from sagad_server.storage.long_journal import WHOLE, referred
 from sagad_server.storage.postgres.connect import AnyConnection
 from sagad_server.storage.postgres.resolve import SAGAS
 from sagad_server.storage.postgres.rows import event_row, loaded_saga
-from sagad_server.storage.store import Key, LoadedSaga
+from sagad_server.storage.rows import Key, LoadedSaga
 
 
 async def load(connection: AnyConnection, keys: Collection[Key]) -> list[LoadedSaga]:

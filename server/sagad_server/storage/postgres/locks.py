@@ -4,9 +4,10 @@ from collections.abc import Sequence
 
 import asyncpg
 
+from sagad_server.storage.locks import Holder, LockId, LockRow
 from sagad_server.storage.postgres.pool import Pool
 from sagad_server.storage.postgres.queries import load_queries
-from sagad_server.storage.store import Holder, Key, LockId, LockRow
+from sagad_server.storage.rows import Key
 
 LOCKS = load_queries("locks")
 _TRIES = 3

@@ -22,7 +22,7 @@ from sagad_server.storage.mirror import (
 from sagad_server.storage.postgres.pool import Pool
 from sagad_server.storage.postgres.queries import load_queries
 from sagad_server.storage.postgres.rows import event_row
-from sagad_server.storage.store import Key
+from sagad_server.storage.rows import Key
 
 MAX_LAG = 20_000
 """Events counted for a lane, at most."""

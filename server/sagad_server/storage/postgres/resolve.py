@@ -6,7 +6,8 @@ from sagad_server.storage.postgres.connect import AWAY, close, connect, describe
 from sagad_server.storage.postgres.queries import load_queries
 from sagad_server.storage.postgres.rows import row_state
 from sagad_server.storage.postgres.settings import PostgresSettings
-from sagad_server.storage.store import Key, Retryable, RowState
+from sagad_server.storage.rows import Key, RowState
+from sagad_server.storage.store import Retryable
 
 SAGAS = load_queries("sagas")
 

@@ -4,7 +4,8 @@ import json
 
 import asyncpg
 
-from sagad_server.storage.store import EventRow, LoadedSaga, RowState, SagaRow, StoredDefinition
+from sagad_server.storage.definitions import StoredDefinition
+from sagad_server.storage.rows import EventRow, LoadedSaga, RowState, SagaRow
 
 
 def saga_row(record: asyncpg.Record) -> SagaRow:

@@ -11,7 +11,8 @@ from datetime import datetime
 
 from sagad_server.domain.states import SagaState
 from sagad_server.storage.postgres.resolve import SAGAS
-from sagad_server.storage.store import Position, SagaFilter
+from sagad_server.storage.rows import Position
+from sagad_server.storage.selection import SagaFilter
 
 
 class Parameters:

@@ -10,8 +10,12 @@ import asyncpg
 from sagad_server.domain.errors import Unavailable
 from sagad_server.domain.states import EventCause
 from sagad_server.storage.audit import AuditEntry, AuditFilter, AuditRow
+from sagad_server.storage.definitions import StoredDefinition
 from sagad_server.storage.journal import Cursor, JournalPage
+from sagad_server.storage.lists import SagaPage, Stats
+from sagad_server.storage.locks import Holder, LockId, LockRow
 from sagad_server.storage.mirror import relay_partition
+from sagad_server.storage.nodes import Node, NodeRow
 from sagad_server.storage.postgres import audit as audit_log
 from sagad_server.storage.postgres import definitions, lists
 from sagad_server.storage.postgres import locks as resource_locks
@@ -27,28 +31,10 @@ from sagad_server.storage.postgres.rows import event_row, saga_row, stored_defin
 from sagad_server.storage.postgres.selection import Parameters, where
 from sagad_server.storage.postgres.settings import PostgresSettings
 from sagad_server.storage.postgres.writer import Writer
-from sagad_server.storage.store import (
-    Batch,
-    Committed,
-    DatabaseInfo,
-    EventRow,
-    Holder,
-    Key,
-    LoadedSaga,
-    LockId,
-    LockRow,
-    Node,
-    NodeRow,
-    Position,
-    Purged,
-    Retryable,
-    RowState,
-    SagaFilter,
-    SagaPage,
-    SagaRow,
-    Stats,
-    StoredDefinition,
-)
+from sagad_server.storage.rows import EventRow, Key, LoadedSaga, Position, RowState, SagaRow
+from sagad_server.storage.selection import SagaFilter
+from sagad_server.storage.store import DatabaseInfo, Purged, Retryable
+from sagad_server.storage.writes import Batch, Committed
 
 PING_S = 2
 NODES = load_queries("nodes")

@@ -13,7 +13,9 @@ from sagad_server.storage.postgres.arrays import advance_arrays, has_locks, lock
 from sagad_server.storage.postgres.connect import AWAY, Connection, close, connect, describe
 from sagad_server.storage.postgres.queries import load_queries
 from sagad_server.storage.postgres.settings import PostgresSettings
-from sagad_server.storage.store import Batch, Committed, CommitUnknown, DataRejected, Key, LostRace, Retryable
+from sagad_server.storage.rows import Key
+from sagad_server.storage.store import CommitUnknown, DataRejected, LostRace, Retryable
+from sagad_server.storage.writes import Batch, Committed
 
 _PARTS = load_queries("commit")
 
