@@ -5,6 +5,9 @@ from datetime import datetime
 
 from sagad_server.domain.errors import AlreadyExists, FailedPrecondition, ResourceExhausted
 
+VersionKey = tuple[str, str, str]
+"""(namespace, definition_id, version)"""
+
 
 @dataclass(slots=True)
 class StoredDefinition:

@@ -1,29 +1,26 @@
 """A store in this process's memory: for tests, for simulation, and to read what a store has to do."""
 
 import secrets
-from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
-from math import ceil
 from uuid import UUID, uuid4
 
 from sagad_server.domain.errors import Unavailable
 from sagad_server.domain.states import ENDED
+from sagad_server.storage import memory_claims, memory_definitions, memory_lists
 from sagad_server.storage.audit import AuditEntry, AuditFilter, AuditRow
-from sagad_server.storage.definitions import StoredDefinition, in_use, require_room, said_otherwise
+from sagad_server.storage.definitions import StoredDefinition
 from sagad_server.storage.journal import Cursor, JournalPage
 from sagad_server.storage.lists import SagaPage, Stats
 from sagad_server.storage.locks import Holder, LockId, LockRow
-from sagad_server.storage.memory_database import MOVING, MemoryDatabase, MemorySaga, require_storable
+from sagad_server.storage.memory_database import MOVING, MemoryDatabase, require_storable
 from sagad_server.storage.memory_mirror import MemoryMirror
 from sagad_server.storage.nodes import Node, NodeRow, NodeState
 from sagad_server.storage.rows import EventRow, Key, LoadedSaga, Position, RowState, SagaRow
-from sagad_server.storage.selection import SagaFilter, selects
+from sagad_server.storage.selection import SagaFilter
 from sagad_server.storage.store import DatabaseInfo, Purged, Retryable
 from sagad_server.storage.writes import Batch, Committed
-
-MAX_STRANDED = 1_000
 
 
 class MemoryStore:
@@ -49,11 +46,10 @@ class MemoryStore:
         self._own_row().address = address
 
     async def renew(self) -> bool:
-        database = self._opened()
-        assert self._instance_id is not None
-        if not database.is_live(self._instance_id):
+        database, instance_id = self._registered()
+        if not database.is_live(instance_id):
             return False
-        database.nodes[self._instance_id].lease += 1
+        database.nodes[instance_id].lease += 1
         return True
 
     async def nodes(self) -> list[NodeRow]:
@@ -70,8 +66,8 @@ class MemoryStore:
         return database.kill(node)
 
     def _own_row(self) -> NodeRow:
-        assert self._instance_id is not None
-        return self._opened().nodes[self._instance_id]
+        database, instance_id = self._registered()
+        return database.nodes[instance_id]
 
     async def close(self) -> None:
         if self._instance_id is not None:
@@ -83,10 +79,14 @@ class MemoryStore:
         """Ends as by SIGKILL: what it was loading stays noted, and its row stays LIVE."""
         self._instance_id = None
 
-    def _opened(self) -> MemoryDatabase:
+    def _registered(self) -> tuple[MemoryDatabase, UUID]:
+        """The database, and this node's instance_id."""
         if self._instance_id is None:
             raise Unavailable("the store is not open")
-        return self.database
+        return self.database, self._instance_id
+
+    def _opened(self) -> MemoryDatabase:
+        return self._registered()[0]
 
     async def commit(self, batch: Batch) -> Committed:
         if self._instance_id is None:
@@ -112,41 +112,17 @@ class MemoryStore:
         return {key: replace(sagas[key].state(), lock_tokens=locks.tokens(key)) for key in keys if key in sagas}
 
     async def claim(self, limit: int, exclude: Collection[Key]) -> list[LoadedSaga]:
-        database = self._opened()
-        lost = [
-            saga
-            for key, saga in sorted(database.sagas.items())
-            if key not in exclude and self._claimable(saga) and not saga.sleeps
-        ]
-        return [self._take_over(saga) for saga in lost[:limit]]
+        return memory_claims.claim(*self._registered(), limit, exclude)
 
     async def wake(self, limit: int) -> list[LoadedSaga]:
-        database = self._opened()
-        now = database.now()
-        due = [
-            (saga.wake_time, key, saga)
-            for key, saga in database.sagas.items()
-            if saga.row.state in MOVING and saga.row.owner is None and saga.wake_time and saga.wake_time <= now
-        ]
-        due.sort(key=lambda one: one[:2])
-        return [self._take_over(saga) for _, _, saga in due[:limit]]
+        return memory_claims.wake(*self._registered(), limit)
 
     async def claim_one(self, key: Key) -> LoadedSaga | None:
-        saga = self._opened().sagas.get(key)
-        return self._take_over(saga) if saga is not None and self._claimable(saga) else None
-
-    def _claimable(self, saga: MemorySaga) -> bool:
-        return saga.row.state in MOVING and not self.database.is_live(saga.row.owner)
-
-    def _take_over(self, saga: MemorySaga) -> LoadedSaga:
-        saga.row.epoch += 1
-        saga.row.owner, saga.wake_time = self._instance_id, None
-        return self.database.loaded(saga)
+        return memory_claims.claim_one(*self._registered(), key)
 
     async def mark_loading(self, keys: Sequence[Key]) -> None:
-        database = self._opened()
-        assert self._instance_id is not None
-        database.loading[self._instance_id] = list(keys)
+        database, instance_id = self._registered()
+        database.loading[instance_id] = list(keys)
 
     async def count_crash(self, key: Key) -> int:
         saga = self._opened().sagas.get(key)
@@ -185,14 +161,7 @@ class MemoryStore:
     async def list_sagas(
         self, namespace: str, selection: SagaFilter, after: Position | None, limit: int, most_scanned: int
     ) -> SagaPage:
-        following = _newest_first(self._opened().selected(namespace, SagaFilter()))
-        if after is not None:
-            following = [row for row in following if _follows(row, after)]
-        scanned = following[: max(limit, most_scanned)]
-        rows = [replace(row) for row in scanned if selects(selection, row)][:limit]
-        if len(rows) == limit:
-            return SagaPage(rows, rows[-1].position)
-        return SagaPage(rows, scanned[-1].position if len(scanned) < len(following) else None)
+        return memory_lists.list_sagas(self._opened(), namespace, selection, after, limit, most_scanned)
 
     async def list_events(self, key: Key, after_revision: int, limit: int) -> list[EventRow]:
         saga = self._opened().sagas.get(key)
@@ -206,43 +175,19 @@ class MemoryStore:
         return self._opened().journal.read(after, limit)
 
     async def stats(self, namespace: str, selection: SagaFilter, most_ended: int, most_scanned: int) -> Stats:
-        rows = _newest_first(self._opened().selected(namespace, SagaFilter()))
-        moving = [row for row in rows if row.end_time is None and selects(selection, row)]
-        all_ended = [row for row in rows if row.end_time is not None]
-        since = None
-        if len(all_ended) > most_scanned:
-            since = all_ended[most_scanned - 1].create_time + timedelta(microseconds=1)
-        scanned = (row for row in all_ended if since is None or row.create_time >= since)
-        ended = [row for row in scanned if selects(selection, row)][:most_ended]
-        durations = sorted(row.end_time - row.create_time for row in ended if row.end_time)
-        p50, p90, p99 = (_percentile(durations, share) for share in (0.5, 0.9, 0.99))
-        oldest = min((row.create_time for row in moving), default=None)
-        if len(ended) == most_ended:
-            since = ended[-1].create_time
-        return Stats(_counts(row.state for row in (*moving, *ended)), p50, p90, p99, oldest, since)
+        return memory_lists.stats(self._opened(), namespace, selection, most_ended, most_scanned)
 
     async def count_by_state(self) -> dict[int, int]:
-        return _counts(saga.row.state for saga in self._opened().sagas.values() if saga.row.state not in ENDED)
+        return memory_lists.count_by_state(self._opened())
 
     async def hand_back(self, keys: Mapping[Key, tuple[int, int]]) -> set[Key]:
-        given = set()
-        for key, stands_at in keys.items():
-            saga = self._opened().sagas.get(key)
-            mine = saga is not None and saga.row.owner == self._instance_id
-            if saga is not None and mine and (saga.row.epoch, saga.row.revision) == stands_at:
-                saga.row.owner = None
-                given.add(key)
-        return given
+        return memory_claims.hand_back(*self._registered(), keys)
 
     async def count_owned(self) -> dict[UUID, int]:
-        database = self._opened()
-        owned = Counter(saga.row.owner for saga in database.sagas.values() if saga.row.state in MOVING)
-        return {instance_id: owned[instance_id] for instance_id in database.nodes if database.is_live(instance_id)}
+        return memory_claims.count_owned(self._opened())
 
     async def stranded(self) -> list[Key]:
-        rows = (saga.row for saga in self._opened().sagas.values())
-        owned = (row for row in rows if row.owner == self._instance_id and row.state in MOVING)
-        return [row.key for row in sorted(owned, key=lambda row: row.update_time)[:MAX_STRANDED]]
+        return memory_claims.stranded(*self._registered())
 
     async def purge(
         self, namespace: str | None, selection: SagaFilter, ended_before: timedelta, limit: int, *, dry_run: bool
@@ -271,16 +216,7 @@ class MemoryStore:
     async def create_definition(
         self, definition: StoredDefinition, max_definitions: int, max_steps: int, *, audit: AuditEntry | None = None
     ) -> StoredDefinition:
-        stored = self._opened().definitions
-        key = (definition.namespace, definition.definition_id, definition.version)
-        if key not in stored:
-            if self.database.deleted_definitions.get(key, definition.body) != definition.body:
-                raise said_otherwise(*key[1:])
-            steps = sum(other.step_count for other in stored.values())
-            require_room(definition, len(stored), steps, max_definitions, max_steps)
-            stored[key] = replace(definition, create_time=self.database.now())
-            self.database.note(audit)
-        return replace(stored[key])
+        return memory_definitions.create(self._opened(), definition, max_definitions, max_steps, audit)
 
     async def get_definition(self, namespace: str, definition_id: str, version: str) -> StoredDefinition | None:
         found = self._opened().definitions.get((namespace, definition_id, version))
@@ -293,26 +229,12 @@ class MemoryStore:
     async def set_definition_active(
         self, namespace: str, definition_id: str, version: str, *, active: bool, audit: AuditEntry | None = None
     ) -> StoredDefinition | None:
-        found = self._opened().definitions.get((namespace, definition_id, version))
-        if found is None:
-            return None
-        found.active = active
-        self.database.note(audit)
-        return replace(found)
+        return memory_definitions.set_active(self._opened(), (namespace, definition_id, version), active, audit)
 
     async def delete_definition(
         self, namespace: str, definition_id: str, version: str, *, audit: AuditEntry | None = None
     ) -> bool:
-        key = (namespace, definition_id, version)
-        rows = (saga.row for saga in self._opened().sagas.values())
-        if any((row.namespace, row.definition_id, row.version) == key for row in rows):
-            raise in_use(definition_id, version)
-        gone = self.database.definitions.pop(key, None)
-        if gone is None:
-            return False
-        self.database.deleted_definitions[key] = gone.body
-        self.database.note(audit)
-        return True
+        return memory_definitions.delete(self._opened(), (namespace, definition_id, version), audit)
 
     async def append_audit(self, entry: AuditEntry) -> None:
         self._opened().note(entry)
@@ -334,25 +256,3 @@ class MemoryStore:
 
     async def ping(self) -> None:
         self._opened()
-
-
-def _counts(states: Iterable[int]) -> dict[int, int]:
-    return dict(Counter(int(state) for state in states))
-
-
-def _percentile(ordered: Sequence[timedelta], share: float) -> timedelta | None:
-    """The smallest that at least this share of them does not exceed."""
-    return ordered[ceil(share * len(ordered)) - 1] if ordered else None
-
-
-def _newest_first(rows: Iterable[SagaRow]) -> list[SagaRow]:
-    """In the order of lists."""
-    ordered = sorted(rows, key=lambda row: row.saga_id)
-    ordered.sort(key=lambda row: row.create_time, reverse=True)
-    return ordered
-
-
-def _follows(row: SagaRow, after: Position) -> bool:
-    """In the order of lists."""
-    time, saga_id = after
-    return row.create_time < time or (row.create_time == time and row.saga_id > saga_id)

@@ -7,7 +7,7 @@ from uuid import UUID, uuid4
 
 from sagad_server.domain.states import EventCause, SagaState
 from sagad_server.storage.audit import AuditEntry, AuditRow
-from sagad_server.storage.definitions import StoredDefinition
+from sagad_server.storage.definitions import StoredDefinition, VersionKey
 from sagad_server.storage.long_journal import WHOLE, referred
 from sagad_server.storage.memory_journal import MemoryJournal
 from sagad_server.storage.memory_locks import MemoryLocks
@@ -67,8 +67,8 @@ class MemoryDatabase:
         self.journal = MemoryJournal()
         self.locks = MemoryLocks(now)
         self.mirror = MemoryMirror(self.journal, now)
-        self.definitions: dict[tuple[str, str, str], StoredDefinition] = {}
-        self.deleted_definitions: dict[tuple[str, str, str], bytes] = {}
+        self.definitions: dict[VersionKey, StoredDefinition] = {}
+        self.deleted_definitions: dict[VersionKey, bytes] = {}
         """Their bodies."""
         self.secrets: dict[str, bytes] = {}
         self.nodes: dict[UUID, NodeRow] = {}

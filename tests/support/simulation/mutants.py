@@ -87,7 +87,7 @@ _TABLE = [
     ),
     Mutant(
         "epoch not raised", 0, "a claim leaves the epoch as it was",
-        "storage.memory:MemoryStore._take_over", "saga.row.epoch += 1", "saga.row.epoch += 0",
+        "storage.memory_claims:_take_over", "saga.row.epoch += 1", "saga.row.epoch += 0",
     ),
     Mutant(
         "missing row is a verdict", 0, "a new saga's row that is not there yet is taken for a refusal",
@@ -216,7 +216,7 @@ _TABLE = [
     ),
     Mutant(
         "definition deleted in use", 1, "a definition is deleted while sagas name it",
-        "storage.memory:MemoryStore.delete_definition", "raise in_use(definition_id, version)", "pass",
+        "storage.memory_definitions:delete", "raise in_use(*key[1:])", "pass",
     ),
     Mutant(
         "forgotten for good", 2, "a pending answer that does not come is awaited for ever",

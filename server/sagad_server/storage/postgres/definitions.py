@@ -1,7 +1,7 @@
 """Definition versions in the database."""
 
 from sagad_server.storage.audit import AuditEntry
-from sagad_server.storage.definitions import StoredDefinition, in_use, require_room, said_otherwise
+from sagad_server.storage.definitions import StoredDefinition, VersionKey, in_use, require_room, said_otherwise
 from sagad_server.storage.postgres.audit import append
 from sagad_server.storage.postgres.pool import Pool
 from sagad_server.storage.postgres.queries import load_queries
@@ -9,9 +9,6 @@ from sagad_server.storage.postgres.rows import stored_definition
 
 LOCK = 0x73616761640002  # "sagad" and a number
 SQL = load_queries("definitions")
-
-VersionKey = tuple[str, str, str]
-"""(namespace, definition_id, version)"""
 
 
 async def create(
