@@ -3,9 +3,7 @@
 import secrets
 from collections.abc import Collection, Mapping, Sequence
 from datetime import timedelta
-from uuid import UUID, uuid4
-
-import asyncpg
+from uuid import UUID
 
 from sagad_server.domain.errors import Unavailable
 from sagad_server.domain.states import EventCause
@@ -19,16 +17,17 @@ from sagad_server.storage.nodes import Node, NodeRow
 from sagad_server.storage.postgres import audit as audit_log
 from sagad_server.storage.postgres import definitions, lists
 from sagad_server.storage.postgres import locks as resource_locks
+from sagad_server.storage.postgres.claims import claim, hand_back
 from sagad_server.storage.postgres.connect import unavailable
 from sagad_server.storage.postgres.journal import journal_end, read_journal
 from sagad_server.storage.postgres.load import key_columns, load
 from sagad_server.storage.postgres.migrate import is_current, migrate, require_current
 from sagad_server.storage.postgres.mirror import MirrorTables
+from sagad_server.storage.postgres.nodes import NODES, declare_dead, register
 from sagad_server.storage.postgres.pool import Pool
-from sagad_server.storage.postgres.queries import load_queries
+from sagad_server.storage.postgres.purge import purge
 from sagad_server.storage.postgres.resolve import SAGAS, resolve
 from sagad_server.storage.postgres.rows import event_row, saga_row, stored_definition
-from sagad_server.storage.postgres.selection import Parameters, where
 from sagad_server.storage.postgres.settings import PostgresSettings
 from sagad_server.storage.postgres.writer import Writer
 from sagad_server.storage.rows import EventRow, Key, LoadedSaga, Position, RowState, SagaRow
@@ -37,7 +36,6 @@ from sagad_server.storage.store import DatabaseInfo, Purged, Retryable
 from sagad_server.storage.writes import Batch, Committed
 
 PING_S = 2
-NODES = load_queries("nodes")
 
 
 class PostgresStore:
@@ -80,16 +78,11 @@ class PostgresStore:
                 await migrate(self._settings.dsn, patience_s=self._settings.command_timeout_s)
 
     async def register(self) -> Node:
-        instance_id = uuid4()
-        async with self._pool.transaction() as connection:
-            await connection.execute(NODES["one_at_a_time"], self._node_name)
-            dead = await connection.fetch(NODES["replace"], self._node_name)
-            incarnation = await connection.fetchval(NODES["register"], instance_id, self._node_name, self._address)
-            await connection.execute(NODES["forget_dead"])
-        self._instance_id = instance_id
+        node = await register(self._pool, self._node_name, self._address)
+        self._instance_id = node.instance_id
         if self._writer is not None:
-            self._writer.owner = instance_id
-        return Node(instance_id, self._node_name, incarnation, [key for row in dead for key in _loading(row)])
+            self._writer.owner = node.instance_id
+        return node
 
     async def announce(self, address: str) -> None:
         self._address = address
@@ -102,8 +95,7 @@ class PostgresStore:
         return [NodeRow(*record) for record in await self._pool.fetch(NODES["nodes"])]
 
     async def declare_dead(self, instance_id: UUID, lease: int) -> list[Key] | None:
-        row = await self._pool.fetchrow(NODES["declare_dead"], instance_id, lease)
-        return _loading(row) if row is not None else None
+        return await declare_dead(self._pool, instance_id, lease)
 
     async def close(self) -> None:
         writer, self._writer = self._writer, None
@@ -160,20 +152,14 @@ class PostgresStore:
         return await resolve(self._settings, keys) if keys else {}
 
     async def claim(self, limit: int, exclude: Collection[Key]) -> list[LoadedSaga]:
-        return await self._claim(SAGAS["claim"], limit, *key_columns(exclude))
+        return await claim(self._pool, self._instance_id, "claim", limit, *key_columns(exclude))
 
     async def wake(self, limit: int) -> list[LoadedSaga]:
-        return await self._claim(SAGAS["wake"], limit)
+        return await claim(self._pool, self._instance_id, "wake", limit)
 
     async def claim_one(self, key: Key) -> LoadedSaga | None:
-        claimed = await self._claim(SAGAS["claim_one"], *key)
+        claimed = await claim(self._pool, self._instance_id, "claim_one", *key)
         return claimed[0] if claimed else None
-
-    async def _claim(self, statement: str, *arguments: object) -> list[LoadedSaga]:
-        """One transaction: a saga is not taken over without having been read."""
-        async with self._pool.transaction() as connection:
-            claimed = await connection.fetch(statement, self._instance_id, *arguments)
-            return await load(connection, [(row["namespace"], row["saga_id"]) for row in claimed])
 
     async def count_crash(self, key: Key) -> int:
         crashes: int | None = await self._pool.fetchval(SAGAS["count_crash"], *key)
@@ -185,10 +171,7 @@ class PostgresStore:
         return parked is not None
 
     async def hand_back(self, keys: Mapping[Key, tuple[int, int]]) -> set[Key]:
-        ordered = sorted(keys)
-        stands_at = [[keys[key][place] for key in ordered] for place in (0, 1)]
-        given = await self._pool.fetch(SAGAS["hand_back"], self._instance_id, *key_columns(ordered), *stands_at)
-        return {(record["namespace"], record["saga_id"]) for record in given}
+        return await hand_back(self._pool, self._instance_id, keys)
 
     async def count_owned(self) -> dict[UUID, int]:
         return {record["owner"]: record["count"] for record in await self._pool.fetch(SAGAS["count_owned"])}
@@ -244,13 +227,7 @@ class PostgresStore:
     async def purge(
         self, namespace: str | None, selection: SagaFilter, ended_before: timedelta, limit: int, *, dry_run: bool
     ) -> Purged:
-        parameters = Parameters()
-        condition = where(namespace, selection, parameters)
-        bounds = {"age": parameters.add(ended_before), "limit": parameters.add(limit)}
-        purgeable = SAGAS["purgeable"].format(where=condition, **bounds)
-        sql = SAGAS["count_purgeable" if dry_run else "purge"].format(purgeable=purgeable)
-        (record,) = await self._pool.fetch_planned(sql, parameters.values)
-        return Purged(*record)
+        return await purge(self._pool, namespace, selection, ended_before, limit, dry_run=dry_run)
 
     async def forget(self, older_than: timedelta, limit: int) -> int:
         return len(await self._pool.fetch(SAGAS["forget"], older_than, limit))
@@ -288,7 +265,3 @@ class PostgresStore:
 
     async def list_audit(self, selection: AuditFilter, before: int | None, limit: int) -> list[AuditRow]:
         return await audit_log.list_audit(self._pool, selection, before, limit)
-
-
-def _loading(record: asyncpg.Record) -> list[Key]:
-    return list(zip(record["loading_namespaces"], record["loading_saga_ids"], strict=True))
