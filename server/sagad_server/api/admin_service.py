@@ -3,8 +3,8 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from dataclasses import dataclass
+from datetime import datetime
 from typing import Protocol
 
 from google.protobuf.duration_pb2 import Duration
@@ -12,26 +12,18 @@ from google.protobuf.duration_pb2 import Duration
 from sagad.v1 import admin_service_pb2 as pb
 from sagad.v1.admin_service_pb2_grpc import AdminServiceServicer
 from sagad.v1.participant_service_pb2 import DescribeResponse
-from sagad.v1.saga_pb2 import SagaFilter as SagaFilterMessage
-from sagad_server.api.auditing import by_caller, filter_values, list_audit_events, note
-from sagad_server.api.conversions import read_filter, state_counts
+from sagad_server.api.auditing import by_caller, list_audit_events, note
+from sagad_server.api.conversions import state_counts
 from sagad_server.api.describing import Describer, describe_all
 from sagad_server.api.interceptor import FORWARDED, Context, actor
 from sagad_server.api.mirroring import Mirroring
 from sagad_server.api.peers import Peers
-from sagad_server.api.steering import DEFAULT_NAMESPACE
-from sagad_server.domain.checks import Bounds
+from sagad_server.api.purging import purge_sagas
 from sagad_server.domain.errors import NotFound, SagadError
-from sagad_server.domain.validation import RequestChecker, ValidationLimits
+from sagad_server.domain.validation import ValidationLimits
 from sagad_server.engine.engine import Engine
 from sagad_server.storage.audit import AuditKind
 from sagad_server.storage.nodes import NodeRow, NodeState
-from sagad_server.storage.selection import SagaFilter
-
-_PURGE_LIMIT = Bounds(0, 10_000)
-_DEFAULT_PURGE_LIMIT = 1000
-_PURGE_BATCH = 500
-_AT_ONCE = timedelta(0)
 
 
 @dataclass(slots=True, frozen=True)
@@ -217,35 +209,7 @@ class AdminService(AdminServiceServicer):
         raise NotFound(f"no live node is called {name[:100]!r}; there are {live}", reason="NODE_NOT_FOUND")
 
     async def PurgeSagas(self, request: pb.PurgeSagasRequest, context: Context) -> pb.PurgeSagasResponse:
-        check = RequestChecker(self._limits)
-        check.namespace("namespace", request.namespace)
-        check.saga_filter("filter", request.filter)
-        check.number("limit", request.limit, _PURGE_LIMIT)
-        check.raise_if_any()
-        namespace, selection = request.namespace or DEFAULT_NAMESPACE, read_filter(request.filter)
-        limit = request.limit or _DEFAULT_PURGE_LIMIT
-        if request.dry_run:
-            found = (await self._store.purge(namespace, selection, _AT_ONCE, limit + 1, dry_run=True)).count
-            return pb.PurgeSagasResponse(purged=min(found, limit), more=found > limit)
-        purged = await self._purge(namespace, selection, limit, request.filter)
-        more = purged == limit and (await self._store.purge(namespace, selection, _AT_ONCE, 1, dry_run=True)).count > 0
-        return pb.PurgeSagasResponse(purged=purged, more=more)
-
-    async def _purge(self, namespace: str, selection: SagaFilter, limit: int, given: SagaFilterMessage) -> int:
-        """In batches, so that no transaction is long. Audited at its end, however it ends."""
-        purged = 0
-        try:
-            while purged < limit:
-                batch = min(_PURGE_BATCH, limit - purged)
-                done = await self._store.purge(namespace, selection, _AT_ONCE, batch, dry_run=False)
-                purged += done.count
-                if done.count < batch:
-                    break
-                selection = replace(selection, end_time_min=done.until)
-        finally:
-            values = {"filter": filter_values(given), "limit": limit, "purged": purged}
-            await note(self._store, by_caller(AuditKind.SAGAS_PURGED, "sagas", namespace=namespace, values=values))
-        return purged
+        return await purge_sagas(self._store, request, self._limits)
 
     async def GetMirrorStatus(self, request: pb.GetMirrorStatusRequest, context: Context) -> pb.GetMirrorStatusResponse:
         return await self._mirroring.status(request)

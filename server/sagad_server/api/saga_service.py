@@ -13,8 +13,9 @@ from sagad_server.api.locks import add_lock_rows
 from sagad_server.api.paging import Page, Pages
 from sagad_server.api.repair import Repair
 from sagad_server.api.resume_token import read_resume_token
+from sagad_server.api.start_command import start_command
 from sagad_server.api.start_limits import StartLimits
-from sagad_server.api.start_sagas import StartSagas, start_command, stopping
+from sagad_server.api.start_sagas import StartSagas, stopping
 from sagad_server.api.steering import DEFAULT_NAMESPACE, Steering, key_of
 from sagad_server.api.watch import Watch
 from sagad_server.api.watch_sagas import WatchSagas

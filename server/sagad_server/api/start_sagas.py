@@ -1,7 +1,6 @@
 """One stream of StartSagas: many sagas started side by side, each answered once, in any order."""
 
 import asyncio
-import hashlib
 from collections import deque
 from collections.abc import AsyncIterable, Awaitable, Callable, Coroutine
 from typing import Any, TypeAlias
@@ -15,9 +14,9 @@ from sagad.v1.saga_pb2 import Saga
 from sagad_server.api.conversions import saga_message
 from sagad_server.api.errors import read_status, refusal, unexpected
 from sagad_server.api.interceptor import FORWARDED, Forwarder, actor
+from sagad_server.api.start_command import start_command
 from sagad_server.api.start_limits import StartLimits
 from sagad_server.api.steering import DEFAULT_NAMESPACE
-from sagad_server.domain.definition import milliseconds
 from sagad_server.domain.errors import Elsewhere, InvalidArgument, SagadError, Unavailable, Violation
 from sagad_server.domain.validation import ValidationLimits, start_violations
 from sagad_server.engine.active import ActiveSaga
@@ -40,23 +39,6 @@ _START = "sagad.v1.SagaService/StartSaga"
 Send: TypeAlias = Callable[[pb.StartSagasResponse], Awaitable[object]]
 """Returns when the client has room for more."""
 Answer: TypeAlias = Snapshot | Tombstone | Saga | SagadError | status_pb2.Status
-
-
-def start_command(request: pb.StartSagaRequest, saga_id: str, limits: ValidationLimits) -> Start:
-    """What a request asks for; the request is not whole afterwards. Raises InvalidArgument."""
-    violations = start_violations(request, limits)
-    if violations:
-        raise InvalidArgument.of(violations)
-    return Start(
-        key=(request.namespace or DEFAULT_NAMESPACE, saga_id),
-        definition_id=request.definition_id,
-        version=request.version,
-        input=request.input if request.HasField("input") else None,
-        labels=dict(request.labels),
-        metadata=dict(request.metadata),
-        timeout_ms=milliseconds(request.timeout) if request.HasField("timeout") else None,
-        request_hash=_take_hash(request),
-    )
 
 
 class StartSagas:
@@ -286,13 +268,6 @@ def _fill(result: pb.StartSagasResult, answer: Answer | None) -> None:
     else:
         assert answer is not None, "told before it was answered"
         result.error.CopyFrom(answer)
-
-
-def _take_hash(request: pb.StartSagaRequest) -> bytes:
-    """SHA-256 over the content of the request, which is no longer whole afterwards."""
-    for field in ("namespace", "saga_id", "wait"):
-        request.ClearField(field)
-    return hashlib.sha256(request.SerializeToString(deterministic=True)).digest()
 
 
 def stopping() -> Unavailable:
