@@ -962,8 +962,8 @@ class SagaStats(_message.Message):
 
     @_builtins.property
     def ended_since(self) -> _timestamp_pb2.Timestamp:
-        """ended_since: of those that have ended, the ones created since then are counted, older ones are left out. To count these,
-        set the filter's create_time_max to it. Unset: all that have ended are counted.
+        """ended_since: of those that have ended, all that were created since then are counted, and none that was created before.
+        To count these, set the filter's create_time_max to it. Unset: all that have ended are counted.
         """
 
     def __init__(

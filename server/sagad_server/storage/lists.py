@@ -33,4 +33,4 @@ class Stats:
     duration_p99: timedelta | None = None
     oldest_running_time: datetime | None = None
     ended_since: datetime | None = None
-    """None: all that have ended were counted. Else the create_time back to which they were."""
+    """None: all that have ended were counted. Else all that were created since then, and none that was before."""

@@ -40,13 +40,14 @@ def stats(database: MemoryDatabase, namespace: str, selection: SagaFilter, most_
     since = None
     if len(all_ended) > most_scanned:
         since = all_ended[most_scanned - 1].create_time + timedelta(microseconds=1)
-    scanned = (row for row in all_ended if since is None or row.create_time >= since)
-    ended = [row for row in scanned if selects(selection, row)][:most_ended]
+    ended = [row for row in all_ended if selects(selection, row)]
+    if len(ended) > most_ended:
+        beyond = ended[most_ended].create_time + timedelta(microseconds=1)
+        since = max(since or beyond, beyond)
+    ended = [row for row in ended if since is None or row.create_time >= since]
     durations = sorted(row.end_time - row.create_time for row in ended if row.end_time)
     p50, p90, p99 = (_percentile(durations, share) for share in (0.5, 0.9, 0.99))
     oldest = min((row.create_time for row in moving), default=None)
-    if len(ended) == most_ended:
-        since = ended[-1].create_time
     return Stats(_counts(row.state for row in (*moving, *ended)), p50, p90, p99, oldest, since)
 
 

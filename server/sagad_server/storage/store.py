@@ -165,8 +165,8 @@ class Store(Protocol):
 
     async def stats(self, namespace: str, selection: SagaFilter, most_ended: int, most_scanned: int) -> Stats:
         """Counts of the selected sagas: all that have not ended, and of those that have the newest `most_ended`, by
-        create_time, or less of them rather than that many more than `most_scanned` are looked at. Tombstones are left
-        out."""
+        create_time, or less of them rather than that many more than `most_scanned` are looked at; of sagas that were
+        created at the same time all or none. Tombstones are left out."""
 
     async def count_by_state(self) -> dict[int, int]:
         """All sagas of all namespaces that have not ended, by state: cheap, for metrics."""

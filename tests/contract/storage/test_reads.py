@@ -267,12 +267,12 @@ async def test_stats_count_the_newest_that_have_ended_and_say_how_far_back_that_
         await backend.commit(end(saga, 2, state=SagaState.COMPENSATED if saga == "a" else SagaState.SUCCEEDED))
 
     three = await backend.store.stats("default", ALL, 3, MOST_SCANNED)
-    five = await backend.store.stats("default", ALL, 5, MOST_SCANNED)
+    four = await backend.store.stats("default", ALL, 4, MOST_SCANNED)
 
     assert three.by_state == {SagaState.RUNNING: 4, SagaState.SUCCEEDED: 3}
-    assert three.ended_since == created[1]
-    assert five.by_state == {SagaState.RUNNING: 4, SagaState.SUCCEEDED: 3, SagaState.COMPENSATED: 1}
-    assert five.ended_since is None
+    assert three.ended_since == created[0] + MICROSECOND
+    assert four.by_state == {SagaState.RUNNING: 4, SagaState.SUCCEEDED: 3, SagaState.COMPENSATED: 1}
+    assert four.ended_since is None
 
 
 async def test_stats_count_all_that_is_selected_of_what_was_created_since_the_time_they_tell(backend: Backend) -> None:
@@ -287,6 +287,22 @@ async def test_stats_count_all_that_is_selected_of_what_was_created_since_the_ti
     assert stats.ended_since is not None
     counted = [saga for saga, time in created.items() if int(saga) % 3 == 0 and time >= stats.ended_since]
     assert sum(stats.by_state.values()) == len(counted)
+
+
+@pytest.mark.parametrize("most_ended", range(2, 7))
+async def test_of_sagas_created_at_the_same_time_stats_count_all_or_none(backend: Backend, most_ended: int) -> None:
+    for group in ("ab", "cd", "ef"):
+        await backend.store.commit(batch(*(start(saga) for saga in group)))
+    for saga in "abcdef":
+        await backend.commit(end(saga, 2))
+
+    newer = await backend.store.stats("default", ALL, most_ended, MOST_SCANNED)
+    older = await backend.store.stats("default", SagaFilter(create_time_max=newer.ended_since), 6, MOST_SCANNED)
+
+    assert sum(newer.by_state.values()) == most_ended // 2 * 2
+    assert (newer.ended_since is None) is (most_ended == 6)
+    if newer.ended_since is not None:
+        assert sum(older.by_state.values()) == 6 - most_ended // 2 * 2
 
 
 async def test_stats_of_nothing_have_no_durations(backend: Backend) -> None:

@@ -45,8 +45,7 @@ async def stats(pool: Pool, namespace: str, selection: SagaFilter, most_ended: i
     (total,) = (record for record in records if record["state"] is None)
     by_state = {record["state"]: record["count"] for record in records if record["state"] is not None}
     p50, p90, p99 = total["durations"] or (None, None, None)
-    counted_since = total["ended_since"] if total["ended"] == most_ended else None
-    return Stats(by_state, p50, p90, p99, total["oldest"], total["stop_time"] or counted_since)
+    return Stats(by_state, p50, p90, p99, total["oldest"], total["ended_since"])
 
 
 def list_statement(search: Search, after: Position | None, limit: int, parameters: Parameters) -> str:
@@ -59,7 +58,7 @@ def stats_statement(search: Search, most_ended: int, parameters: Parameters) -> 
     """Counts of all selected sagas that have not ended, and of the newest ones that have."""
     return SAGAS["stats"].format(
         where=where(search.namespace, search.selection, parameters),
-        newest=search.newest(ENDED, None, most_ended, parameters),
+        newest=search.newest(ENDED, None, most_ended + 1, parameters),
         most=parameters.add(search.most_scanned),
         limit=parameters.add(most_ended),
     )

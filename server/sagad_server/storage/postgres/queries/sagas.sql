@@ -192,25 +192,27 @@ WHERE namespace = $1 AND $2 IN ('', definition_id) AND $3 IN ('', version)
 
 -- name: stats
 -- One row for each state, and one without for all of them. Of those that have ended, what is not newer than the end
--- of a range that was not followed further is left out: there may be more of it.
+-- of a range that was not followed further, or than the first that is too many, is left out: there may be more of it.
 WITH newest AS MATERIALIZED (
     SELECT state, create_time, end_time, place FROM (
 {newest}
     ) AS s
     ORDER BY create_time DESC, saga_id
-    LIMIT {limit}
+    LIMIT {limit} + 1
 ),
 stop AS MATERIALIZED (
-    SELECT max(create_time) + interval '1 us' AS time FROM newest WHERE place = {most}
+    SELECT max(time) + interval '1 us' AS time FROM (
+        SELECT create_time FROM newest WHERE place = {most}
+        UNION ALL
+        SELECT min(create_time) FROM newest HAVING count(*) > {limit}
+    ) AS uncounted (time)
 )
 SELECT
     state,
     count(*) AS count,
     percentile_disc(ARRAY[0.5, 0.9, 0.99]) WITHIN GROUP (ORDER BY end_time - create_time) AS durations,
     min(create_time) FILTER (WHERE end_time IS NULL) AS oldest,
-    count(end_time) AS ended,
-    min(create_time) FILTER (WHERE end_time IS NOT NULL) AS ended_since,
-    (SELECT time FROM stop) AS stop_time
+    (SELECT time FROM stop) AS ended_since
 FROM (
     SELECT state, create_time, end_time FROM sagad.saga WHERE {where} AND state IN (1, 2, 3)
     UNION ALL
