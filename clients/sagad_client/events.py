@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
-from aiokafka.errors import CommitFailedError, IllegalStateError
+from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError, KafkaTimeoutError
 from google.protobuf import json_format
 
 from sagad.v1.saga_pb2 import SagaEvent
@@ -44,7 +44,8 @@ class SagaEvents:
     An event counts as done when the next one is asked for, or by `commit`. Consumers of a group share the topic; one
     that starts, or takes over, goes on behind what was committed as done, so that after a crash the events of the last
     `commit_interval_s` come again. What this consumer has had already is dropped. Iterating raises EventGap, where
-    events are missing between two of a saga that this consumer has had, and aiokafka's KafkaError.
+    events are missing between two of a saga that this consumer has had, and aiokafka's KafkaError; KafkaTimeoutError
+    where Kafka does not answer to a commit in time, after which iterating on loses nothing and commits again.
     """
 
     def __init__(
@@ -110,10 +111,9 @@ class SagaEvents:
         """What is done is committed; the event given last counts only if `commit` was called. Where Kafka does not
         answer this ends all the same, after three times `request_timeout_s` at most."""
         try:
-            async with asyncio.timeout(self._request_timeout_s):  # the library would try for ever
-                await self._commit()
-        except TimeoutError:
-            log.warning("events were not committed within %g s, and come again", self._request_timeout_s)
+            await self._commit()
+        except KafkaTimeoutError as error:
+            log.warning("%s", error)
         finally:
             await self._close()
 
@@ -150,7 +150,7 @@ class SagaEvents:
             return event
 
     async def commit(self) -> None:
-        """All events given so far are done."""
+        """All events given so far are done. Raises KafkaError; KafkaTimeoutError after `request_timeout_s`."""
         self._finish()
         await self._commit()
 
@@ -161,15 +161,24 @@ class SagaEvents:
             self._given = None
 
     async def _commit(self) -> None:
-        done, self._done = self._done, {}
+        done = dict(self._done)
         self._commit_at_s = monotonic() + self._commit_interval_s
         if not done:
             return
         try:
-            await self._consumer.commit(done)
+            async with asyncio.timeout(self._request_timeout_s):  # the library would try for ever
+                await self._consumer.commit(done)
+        except TimeoutError as error:
+            raise KafkaTimeoutError(
+                f"Kafka did not answer to a commit within {self._request_timeout_s:g} s: is it there, and its group's "
+                f"coordinator? What is done is committed with the next commit; to whoever reads before, it comes again"
+            ) from error
         except (CommitFailedError, IllegalStateError) as error:
             # Another consumer has this part now: for it, these events are not done.
             log.warning("events were not committed, and come again to another consumer: %s", error)
+        for partition, offset in done.items():
+            if self._done.get(partition) == offset:
+                del self._done[partition]
 
     async def _record(self) -> Any:
         idle_since_s = monotonic()
@@ -207,12 +216,16 @@ class SagaEvents:
 
     async def _lose(self, partitions: Collection[TopicPartition]) -> None:
         """Others go on with these: what they have had is not known here when a part comes back."""
-        await self._commit()
+        try:
+            await self._commit()
+        except KafkaError as error:  # the iteration's next commit raises it, if it lasts
+            log.warning("%s", error)
         lost = set(partitions)
         self._read = deque(each for each in self._read if TopicPartition(each.topic, each.partition) not in lost)
         if self._given is not None and self._given[0] in lost:
             self._given = None
         for partition in lost:
+            self._done.pop(partition, None)
             self._revisions.pop(partition, None)
 
 

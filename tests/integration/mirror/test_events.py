@@ -6,6 +6,7 @@ from uuid import uuid4
 
 import pytest
 from aiokafka import AIOKafkaProducer
+from aiokafka.errors import KafkaTimeoutError
 from support.mirror import mirrored, running_mirror, write_sagas
 
 from sagad.v1.saga_pb2 import SagaEvent
@@ -30,9 +31,10 @@ async def filled(
     return settings
 
 
-def consumer(settings: MirrorSettings, group_id: str) -> SagaEvents:
+def consumer(settings: MirrorSettings, group_id: str, **options: float) -> SagaEvents:
     """One that ends when it has had all."""
-    return SagaEvents(settings.bootstrap_servers, group_id=group_id, topic=settings.topic, idle_timeout_s=0.5)
+    where = {"group_id": group_id, "topic": settings.topic}
+    return SagaEvents(settings.bootstrap_servers, **where, idle_timeout_s=0.5, **options)
 
 
 async def rest(events: SagaEvents, most: int = 1000) -> Seen:
@@ -86,11 +88,49 @@ async def test_a_reader_ends_though_kafka_does_not_answer_to_its_commit(
     reader = SagaEvents(settings.bootstrap_servers, group_id=group_id, topic=settings.topic, commit_interval_s=1000)
     async with asyncio.timeout(60), reader as events:
         assert [(await anext(events)).revision for _ in range(2)] == [1, 2]
-        monkeypatch.setattr(events, "_request_timeout_s", 0.5)
-        monkeypatch.setattr(events._consumer, "commit", lambda offsets: asyncio.Event().wait())
-    assert "not committed within 0.5 s, and come again" in caplog.text
+        silence(monkeypatch, events)
+    assert "did not answer to a commit within 0.5 s" in caplog.text
     async with SagaEvents(settings.bootstrap_servers, group_id=group_id, topic=settings.topic) as events:
         assert [(await anext(events)).revision for _ in range(2)] == [1, 2]
+
+
+async def test_a_commit_that_kafka_does_not_answer_is_an_error_that_loses_nothing(
+    settings: MirrorSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await produce(settings, [SagaEvent(saga_id="saga", revision=revision) for revision in (1, 2)])
+    group_id = uuid4().hex
+    async with asyncio.timeout(60), consumer(settings, group_id, commit_interval_s=0) as events:
+        await anext(events)
+        with monkeypatch.context() as away:
+            silence(away, events)
+            with pytest.raises(KafkaTimeoutError, match="did not answer to a commit within"):
+                await events.commit()
+            with pytest.raises(KafkaTimeoutError, match="did not answer to a commit within"):
+                await anext(events)
+        assert [event.revision async for event in events] == [2]
+    async with consumer(settings, group_id) as events:
+        assert await rest(events) == []
+
+
+async def test_a_part_is_given_to_others_though_kafka_does_not_answer_to_its_commit(
+    settings: MirrorSettings, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    await produce(settings, [SagaEvent(saga_id="saga", revision=revision) for revision in (1, 2)])
+    group_id = uuid4().hex
+    reader = consumer(settings, group_id, commit_interval_s=1000, session_timeout_s=6)
+    async with asyncio.timeout(60), reader as events:
+        assert [(await anext(events)).revision for _ in range(2)] == [1, 2]
+        with monkeypatch.context() as away:
+            silence(away, events)
+            async with consumer(settings, group_id):  # the parts are shared out anew
+                assert "did not answer to a commit within 0.5 s" in caplog.text
+        assert [event.revision async for event in events] == [1, 2]
+
+
+def silence(patch: pytest.MonkeyPatch, events: SagaEvents) -> None:
+    """Kafka answers to no commit of this reader."""
+    patch.setattr(events, "_request_timeout_s", 0.5)
+    patch.setattr(events._consumer, "commit", lambda offsets: asyncio.Event().wait())
 
 
 async def produce(settings: MirrorSettings, events: list[SagaEvent]) -> None:
