@@ -11,10 +11,11 @@ from types import TracebackType
 from typing import Any, Self
 
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
-from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError, KafkaTimeoutError
+from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaConnectionError, KafkaError, KafkaTimeoutError
 from google.protobuf import json_format
 
 from sagad.v1.saga_pb2 import SagaEvent
+from sagad_client.kafka_faults import connection_faults
 
 _MOST_SAGAS = 100_000
 """Whose revisions are remembered for a partition: what an event repeats is seldom older."""
@@ -73,6 +74,7 @@ class SagaEvents:
             commit_interval_s: time between two commits.
             connection: more for aiokafka's consumer: `security_protocol`, `ssl_context`, `sasl_mechanism` and the like.
         """
+        self._kafka = bootstrap_servers, connection
         self._topic = topic
         self._idle_timeout_s = idle_timeout_s
         self._request_timeout_s = request_timeout_s
@@ -96,10 +98,16 @@ class SagaEvents:
         )
 
     async def __aenter__(self) -> Self:
-        """Raises KafkaError where Kafka cannot be reached; why, aiokafka's log says."""
+        """Raises KafkaError; KafkaConnectionError where no broker can be reached, with what each has against it."""
         self._consumer.subscribe([self._topic], listener=_Rebalance(self))
         try:
             await self._consumer.start()
+        except KafkaConnectionError as error:
+            await self._close()
+            faults = await connection_faults(*self._kafka, self._request_timeout_s)
+            if not faults:
+                raise
+            raise KafkaConnectionError("; ".join(faults)) from error
         except BaseException:
             await self._close()
             raise

@@ -21,6 +21,7 @@ from support.server import PARTICIPANT, chain, running_server
 from sagad.v1.admin_service_pb2 import GetHealthDetailsRequest
 from sagad.v1.saga_pb2 import SAGA_STATE_SUCCEEDED, SagaEvent
 from sagad_client.client import Client
+from sagad_client.events import SagaEvents
 from sagad_server.config import Config, load_config
 from sagad_server.mirror_app import mirror_settings
 from sagad_server.projection.topic import TopicMissing, TopicReader
@@ -178,3 +179,27 @@ async def test_who_does_not_get_in_is_told_why_without_the_secret_and_sagas_go_o
     out, err = capfd.readouterr()
     assert why in out  # the log
     assert SECRET not in message + out + err + caplog.text + repr(refused.getrepr(showlocals=False))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "why"),
+    [
+        (_wrong_password, "SaslAuthenticationFailed: Authentication failed"),
+        (_untrusted, "its certificate is refused: unable to get local issuer certificate (the CA of ssl_context"),
+        (_no_certificate, "it refuses the client's certificate, or wants one (load_cert_chain of ssl_context)"),
+        (_no_tls, "it closed the connection: security_protocol"),
+        (_tls_without_need, "security_protocol"),
+    ],
+)
+async def test_a_reader_that_does_not_get_in_is_told_why_without_the_secret(
+    kafka: SecuredKafka, tmp_path: Path, caplog: pytest.LogCaptureFixture, wrong: Any, why: str
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    section, topic = wrong(kafka), uuid4().hex
+    connection = mirror_settings(configured(tmp_path, section, topic)).connection
+    with pytest.raises(KafkaConnectionError) as refused:
+        async with SagaEvents(section["bootstrap_servers"], group_id=topic, topic=topic, **connection):
+            pass
+    assert f"{section['bootstrap_servers']}: " in str(refused.value)
+    assert why in str(refused.value)
+    assert SECRET not in caplog.text + repr(refused.getrepr(showlocals=False))
