@@ -1,5 +1,6 @@
 """MirrorStore: who relays which lane, how far it is, and the journal by lanes."""
 
+import itertools
 from dataclasses import replace
 from datetime import timedelta
 from uuid import UUID, uuid4
@@ -11,6 +12,7 @@ from sagad_server.storage.memory import MemoryStore
 from sagad_server.storage.mirror import (
     BEGINNING,
     LANES,
+    RELAY_PARTITIONS,
     Mark,
     MirrorEvent,
     MirrorStore,
@@ -159,3 +161,34 @@ async def test_a_purge_stays_before_what_the_mirror_has_relayed(backend: Backend
     await tables.relayed(TOPIC, {lane: (row.start_id, Place(last.xid, last.position + 1))})
     assert await purge() == 1
     assert (await tables.lag(TOPIC))[lane].events == 0
+
+
+@pytest.mark.parametrize("standing", [(), (3,)], ids=["no lane", "a lane"])
+async def test_what_is_relayed_is_purged_though_a_lane_stands_and_of_each_partition_something_waits(
+    backend: Backend, tables: MirrorStore, standing: tuple[int, ...]
+) -> None:
+    await enter(tables, "one")
+    rows = await tables.lanes(TOPIC)
+    for saga in one_of_each_partition("old"):
+        await backend.commit(start(saga))
+        await backend.commit(end(saga, 2))
+    for lane in set(range(LANES)) - set(standing):
+        last = (await read(tables, Mark(BEGINNING), lane))[-1].mark.place
+        await tables.relayed(TOPIC, {lane: (rows[lane].start_id, Place(last.xid, last.position + 1))})
+    for saga in one_of_each_partition("new"):
+        await backend.commit(start(saga))
+        await backend.commit(end(saga, 2))
+
+    purged = await backend.store.purge(None, SagaFilter(), timedelta(0), 1_000, dry_run=False)
+
+    assert purged.count == RELAY_PARTITIONS // LANES * (LANES - len(standing))
+
+
+def one_of_each_partition(prefix: str) -> list[str]:
+    """saga_ids, one in each relay partition."""
+    found: dict[int, str] = {}
+    for number in itertools.count():
+        found.setdefault(relay_partition(*key(f"{prefix}-{number}")), f"{prefix}-{number}")
+        if len(found) == RELAY_PARTITIONS:
+            break
+    return list(found.values())

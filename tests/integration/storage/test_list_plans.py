@@ -40,6 +40,17 @@ LATERAL (SELECT CASE n % 100 WHEN 0 THEN 1 WHEN 1 THEN 3 ELSE CASE WHEN n % 100 
 LATERAL (SELECT now() - (40000 - n) * interval '1 s') AS l (t)
 """
 
+# The last transition of each saga that has ended, of which a mirror that stands still has relayed the first hundred.
+MIRROR = """
+INSERT INTO sagad.event (batch_id, revision, time, cause, relay_partition, namespace, saga_id, body)
+SELECT gen_random_uuid(), 1, end_time, 1, saga_id::integer % 64, namespace, saga_id, ''
+FROM sagad.saga WHERE end_time IS NOT NULL
+ORDER BY end_time;
+INSERT INTO sagad.mirror_lane (topic, lane, xid, position)
+SELECT 'saga-events', lane, e.xid, e.position
+FROM generate_series(0, 7) AS lane, (SELECT xid, position FROM sagad.event ORDER BY position LIMIT 1 OFFSET 100) AS e
+"""
+
 SERVED_BY: dict[str, tuple[str, dict[str, Any]]] = {
     "nothing": ("saga_listed", {}),
     "a state": ("saga_listed", {"states": (SagaState.RUNNING,)}),
@@ -89,10 +100,11 @@ class ExplainingPool(Pool):
         return "\n".join(plans), sum(map(rows_read, plans))
 
 
-async def fill(dsn: str) -> None:
+async def fill(dsn: str, *more: str) -> None:
     await migrate(dsn)
     connection = await connect(PostgresSettings(dsn=dsn))
-    await connection.execute(FILL)
+    for sql in (FILL, *more):
+        await connection.execute(sql)
     await connection.execute("SET default_statistics_target = 1000")  # all rows: a sample makes other plans by chance
     await connection.execute("VACUUM ANALYZE sagad.saga")
     await connection.close()
@@ -206,7 +218,7 @@ async def test_a_purge_reads_the_oldest_ends_alone_and_goes_on_behind_them(pool:
     now = await pool.fetchval("SELECT max(create_time) FROM sagad.saga")
     parameters = Parameters()
     condition = where(None, SagaFilter(end_time_min=now - 300 * MINUTE if goes_on else None), parameters)
-    bounds = {"age": parameters.add(MINUTE), "limit": parameters.add(LIMIT)}
+    bounds = {"age": parameters.add(MINUTE), "held_since": "NULL", "limit": parameters.add(LIMIT)}
 
     await pool.fetch_planned(SAGAS["purgeable"].format(where=condition, **bounds), parameters.values)
 
@@ -214,3 +226,21 @@ async def test_a_purge_reads_the_oldest_ends_alone_and_goes_on_behind_them(pool:
     assert re.search(r"using saga_ended on saga", text), text
     assert ("Index Cond: ((end_time >= " in text) is goes_on, text
     assert read <= 2 * LIMIT, text
+
+
+async def test_a_purge_reads_little_of_what_a_mirror_that_stands_still_holds_back(postgres_dsn: str) -> None:
+    await fill(postgres_dsn, MIRROR)
+    pool = ExplainingPool(PostgresSettings(dsn=postgres_dsn))
+    await pool.open()
+    parameters = Parameters()
+    (held,) = await pool.fetch_planned(SAGAS["held_since"], ())
+    bounds = {"age": parameters.add(MINUTE), "held_since": parameters.add(held["since"]), "limit": 500}
+    bounds["where"] = where(None, SagaFilter(), parameters)
+
+    found = await pool.fetch_planned(SAGAS["purgeable"].format(**bounds), parameters.values)
+
+    text, read = pool.take()
+    await pool.close()
+    assert len(found) == 100
+    assert read <= 300, text
+    assert "Seq Scan on event" not in text, text

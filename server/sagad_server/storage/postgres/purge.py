@@ -15,7 +15,12 @@ async def purge(
     """See `Store.purge`."""
     parameters = Parameters()
     condition = where(namespace, selection, parameters)
-    bounds = {"age": parameters.add(ended_before), "limit": parameters.add(limit)}
+    (held,) = await pool.fetch_planned(SAGAS["held_since"], ())
+    bounds = {
+        "age": parameters.add(ended_before),
+        "held_since": parameters.add(held["since"]),
+        "limit": parameters.add(limit),
+    }
     purgeable = SAGAS["purgeable"].format(where=condition, **bounds)
     sql = SAGAS["count_purgeable" if dry_run else "purge"].format(purgeable=purgeable)
     (record,) = await pool.fetch_planned(sql, parameters.values)

@@ -271,16 +271,31 @@ WHERE ctid = ANY (ARRAY(
 ))
 RETURNING 1
 
+-- name: held_since
+-- Since when mirrors hold back something of every relay partition; null: of one there is nothing that waits.
+SELECT CASE WHEN count(held.since) = 64 THEN max(held.since) END AS since
+FROM generate_series(0, 63) AS p
+LEFT JOIN LATERAL (
+    SELECT min(first.time) AS since
+    FROM sagad.mirror_lane AS m,
+    LATERAL (
+        SELECT e.time FROM sagad.event AS e
+        WHERE e.relay_partition = p AND (e.xid, e.position) >= (m.xid, m.position)
+        ORDER BY e.xid, e.position LIMIT 1
+    ) AS first
+    WHERE m.lane = p % 8
+) AS held ON true
+
 -- name: purgeable
 -- Those that ended first, and that nobody is writing. Their last events can be read by those who read the journal, and
--- are behind every mirror.
+-- are behind every mirror. What has ended since held_since is not even looked at: where mirrors stand still it grows long.
 SELECT s.ctid, namespace, saga_id, end_time
 FROM sagad.saga AS s
 LEFT JOIN LATERAL (
     SELECT e.xid, e.position, e.relay_partition FROM sagad.event AS e
     WHERE e.namespace = s.namespace AND e.saga_id = s.saga_id AND e.revision = s.revision OFFSET 0
 ) AS last ON true
-WHERE {where} AND state IN (4, 5, 6) AND end_time <= now() - {age}::interval
+WHERE {where} AND state IN (4, 5, 6) AND end_time <= least(now() - {age}::interval, {held_since})
     AND coalesce(last.xid, '0') < (SELECT pg_snapshot_xmin(pg_current_snapshot()))
     AND NOT EXISTS (
         SELECT FROM sagad.mirror_lane AS m
