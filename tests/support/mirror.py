@@ -5,7 +5,7 @@ import hashlib
 import itertools
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -159,15 +159,15 @@ async def running_mirror(settings: MirrorSettings, store: PostgresStore) -> Asyn
 
 
 class MirrorProcess:
-    """`sagad mirror`, to be killed for real."""
+    """`sagad mirror`, to be killed for real. `kafka`: its servers, or the whole section."""
 
-    def __init__(self, folder: Path, dsn: str, bootstrap_servers: str, topic: str, name: str) -> None:
+    def __init__(self, folder: Path, dsn: str, kafka: str | Mapping[str, object], topic: str, name: str) -> None:
         self.name = name
         config = {
             "postgres": {"dsn": dsn},
             "http": {"address": f"127.0.0.1:{free_port()}"},
             "node": {"name": name, "lease": "1s"},
-            "kafka": {"bootstrap_servers": bootstrap_servers},
+            "kafka": {"bootstrap_servers": kafka} if isinstance(kafka, str) else dict(kafka),
             "mirror": {"topic": topic, "interval": "20ms"},
         }
         self._config = folder / f"{name}.yaml"

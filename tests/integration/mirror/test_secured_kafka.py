@@ -3,6 +3,7 @@ not is told why."""
 
 import asyncio
 import logging
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,11 @@ from uuid import uuid4
 import pytest
 import yaml
 from aiokafka.errors import KafkaConnectionError
-from support.mirror import running_mirror, write_sagas
+from support.mirror import MirrorProcess, running_mirror, write_sagas
 from support.processes import sagad_process
 from support.projection import documents, projecting
 from support.scripted_participant import scripted_participant
-from support.secured_kafka import SecuredKafka, secured_kafka
+from support.secured_kafka import PASSWORD, SecuredKafka, secured_kafka
 from support.server import PARTICIPANT, chain, running_server
 
 from sagad.v1.admin_service_pb2 import GetHealthDetailsRequest
@@ -26,6 +27,7 @@ from sagad_server.config import Config, load_config
 from sagad_server.mirror_app import mirror_settings
 from sagad_server.projection.topic import TopicMissing, TopicReader
 from sagad_server.projection_app import projection_settings
+from sagad_server.storage.mirror import LANES
 from sagad_server.storage.postgres import PostgresStore
 
 SECRET = "not-to-be-seen"
@@ -109,6 +111,21 @@ async def test_a_saga_comes_to_readers_and_to_the_model_over_a_secured_kafka(
                 assert (last.saga_id, last.state) == (saga.saga_id, SAGA_STATE_SUCCEEDED)
 
 
+@pytest.mark.parametrize("way", ["kafka-scram", "kafka-mtls"])
+async def test_a_mirror_that_is_a_process_of_its_own_gets_in(
+    kafka: SecuredKafka, store: PostgresStore, postgres_dsn: str, tmp_path: Path, way: str
+) -> None:
+    section, topic = kafka.section(way), uuid4().hex
+    await write_sagas(store, ["saga"], 3, {})
+    mirror = MirrorProcess(tmp_path, postgres_dsn, section, topic, "mirror")
+    try:
+        assert [event.revision for event in await projected(configured(tmp_path, section, topic), 3)] == [1, 2, 3]
+        assert await asyncio.to_thread(mirror.terminate) == 0
+    finally:
+        mirror.kill()
+    assert PASSWORD not in mirror.log()
+
+
 def _wrong_password(kafka: SecuredKafka) -> dict[str, Any]:
     return kafka.section("kafka-scram") | {"sasl_password": SECRET}
 
@@ -179,6 +196,22 @@ async def test_who_does_not_get_in_is_told_why_without_the_secret_and_sagas_go_o
     out, err = capfd.readouterr()
     assert why in out  # the log
     assert SECRET not in message + out + err + caplog.text + repr(refused.getrepr(showlocals=False))
+
+
+async def test_a_mirror_that_is_a_process_of_its_own_and_does_not_get_in_says_why_and_goes_on_trying(
+    kafka: SecuredKafka, store: PostgresStore, postgres_dsn: str, tmp_path: Path
+) -> None:
+    section = _wrong_password(kafka)
+    mirror = MirrorProcess(tmp_path, postgres_dsn, section, uuid4().hex, "mirror")
+    try:
+        refused = re.compile(rf"{section['bootstrap_servers']}: .*SaslAuthenticationFailed: Authentication failed")
+        while len(refused.findall(mirror.log())) <= LANES:  # each lane tells it once a try
+            assert mirror.child.poll() is None, mirror.log()
+            await asyncio.sleep(0.05)
+        assert await asyncio.to_thread(mirror.terminate) == 0
+    finally:
+        mirror.kill()
+    assert SECRET not in mirror.log()
 
 
 @pytest.mark.parametrize(
