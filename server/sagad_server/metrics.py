@@ -157,6 +157,7 @@ class Metrics:
     def start_refused(self, reason: str) -> None:
         self.starts_refused.labels(reason).inc()
 
-    def on_request(self, method: str, code: str, seconds: float) -> None:
+    def on_request(self, method: str, code: str, seconds: float | None) -> None:
         self._requests(method, code).inc()
-        self._request_seconds(method).observe(seconds)
+        if seconds is not None:
+            self._request_seconds(method).observe(seconds)

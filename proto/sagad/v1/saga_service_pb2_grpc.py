@@ -116,6 +116,7 @@ class SagaServiceServicer(object):
     def StartSaga(self, request, context):
         """StartSaga makes a saga durable and starts it. Repeating it with the same saga_id and content returns the saga as it is
         now; with other content: ALREADY_EXISTS. NOT_FOUND: no such definition. FAILED_PRECONDITION: it is not active.
+        RESOURCE_EXHAUSTED: the node is overloaded or a limit is reached, repeat the call when RetryInfo says.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

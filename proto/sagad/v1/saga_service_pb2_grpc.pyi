@@ -38,6 +38,7 @@ class SagaServiceStub:
     StartSaga: _grpc.UnaryUnaryMultiCallable[_saga_service_pb2.StartSagaRequest, _saga_service_pb2.StartSagaResponse]
     """StartSaga makes a saga durable and starts it. Repeating it with the same saga_id and content returns the saga as it is
     now; with other content: ALREADY_EXISTS. NOT_FOUND: no such definition. FAILED_PRECONDITION: it is not active.
+    RESOURCE_EXHAUSTED: the node is overloaded or a limit is reached, repeat the call when RetryInfo says.
     """
     StartSagas: _grpc.StreamStreamMultiCallable[_saga_service_pb2.StartSagasRequest, _saga_service_pb2.StartSagasResponse]
     """StartSagas does the same for many sagas over one stream. Each is answered once, in any order: when it is durable or, with
@@ -93,6 +94,7 @@ class SagaServiceAsyncStub(SagaServiceStub):
     StartSaga: _aio.UnaryUnaryMultiCallable[_saga_service_pb2.StartSagaRequest, _saga_service_pb2.StartSagaResponse]  # type: ignore[assignment]
     """StartSaga makes a saga durable and starts it. Repeating it with the same saga_id and content returns the saga as it is
     now; with other content: ALREADY_EXISTS. NOT_FOUND: no such definition. FAILED_PRECONDITION: it is not active.
+    RESOURCE_EXHAUSTED: the node is overloaded or a limit is reached, repeat the call when RetryInfo says.
     """
     StartSagas: _aio.StreamStreamMultiCallable[_saga_service_pb2.StartSagasRequest, _saga_service_pb2.StartSagasResponse]  # type: ignore[assignment]
     """StartSagas does the same for many sagas over one stream. Each is answered once, in any order: when it is durable or, with
@@ -151,6 +153,7 @@ class SagaServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_saga_service_pb2.StartSagaResponse, _abc.Awaitable[_saga_service_pb2.StartSagaResponse]]:
         """StartSaga makes a saga durable and starts it. Repeating it with the same saga_id and content returns the saga as it is
         now; with other content: ALREADY_EXISTS. NOT_FOUND: no such definition. FAILED_PRECONDITION: it is not active.
+        RESOURCE_EXHAUSTED: the node is overloaded or a limit is reached, repeat the call when RetryInfo says.
         """
 
     @_abc_1.abstractmethod

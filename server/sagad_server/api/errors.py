@@ -87,6 +87,15 @@ def read_refusal(error: grpc.aio.AioRpcError) -> tuple[str, str]:
     return info.reason, error.details() or ""
 
 
+def read_retry_after_s(error: grpc.aio.AioRpcError) -> float:
+    """When another node says that the call may be repeated; 0 if it does not."""
+    for detail in read_status(error).details:
+        if detail.Is(error_details_pb2.RetryInfo.DESCRIPTOR):
+            info = error_details_pb2.RetryInfo.FromString(detail.value)
+            return float(info.retry_delay.ToTimedelta().total_seconds())
+    return 0.0
+
+
 def read_status(error: grpc.aio.AioRpcError) -> status_pb2.Status:
     """What another node has refused a call with."""
     details = dict(error.trailing_metadata() or ()).get(DETAILS_KEY)

@@ -10,7 +10,6 @@ with, the library's one request goes on alone.
 
 import asyncio
 import contextlib
-import functools
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -30,7 +29,7 @@ TRIED = "1.85."
 """The versions of grpcio."""
 _AT_ONCE = 8
 _AT_ONCE_GATED = 128
-"""So many that the core keeps no call back for the gate, however long the turns are."""
+"""So many at each turn of the loop that the core, whose refusals have no reason, has none to refuse."""
 _PAUSE_S = 0.1
 
 
@@ -40,8 +39,8 @@ class Gate(Protocol):
     def refusal(self) -> Refusal | None:
         """Why the next call is not let in."""
 
-    def enter(self) -> Callable[[], None]:
-        """The next call is let in; returns what is to be told its end. The call gets a copy of the context that this is
+    def enter(self) -> "Callable[[asyncio.Task[None]], object]":
+        """The next call is let in; returns what is to hear of its end. The call gets a copy of the context that this is
         called in."""
 
 
@@ -105,13 +104,10 @@ async def _take_in(
             handling = cygrpc._handle_rpc(method, resolver, (interceptor,), call, loop, False)
             task = loop.create_task(cygrpc._schedule_rpc_coro(handling, call, loop, method))
             if ended is not None:
-                task.add_done_callback(functools.partial(_tell, ended))
+                task.add_done_callback(ended)
         calls.add(task)
         task.add_done_callback(calls.discard)
-
-
-def _tell(ended: Callable[[], None], _: "asyncio.Task[None]") -> None:
-    ended()
+        del call, task  # or they live until this one's next call
 
 
 async def _refuse(call: Any, refusal: Refusal, loop: asyncio.AbstractEventLoop) -> None:

@@ -31,8 +31,9 @@ Behavior = Callable[[Any, Context], Awaitable[Any]]
 class RequestObserver(Protocol):
     """Hears of each request that has ended."""
 
-    def on_request(self, method: str, code: str, seconds: float) -> None:
-        """`method` as in `sagad.v1.SagaService/StartSaga`; `code` is the name of a gRPC code, `OK` or another."""
+    def on_request(self, method: str, code: str, seconds: float | None) -> None:
+        """`method` as in `sagad.v1.SagaService/StartSaga`; `code` is the name of a gRPC code, `OK` or another;
+        `seconds` is None where it was refused unread."""
 
 
 class Forwarder(Protocol):

@@ -24,13 +24,13 @@ class StartGate:
         error = self._admission.overload()
         if error is None:
             return None
-        self._observer.on_request(START_SAGA, grpc.StatusCode.RESOURCE_EXHAUSTED.name, 0.0)
+        self._observer.on_request(START_SAGA, grpc.StatusCode.RESOURCE_EXHAUSTED.name, None)
         known = self._refusals.get(error.retry_after_ms)
         if known is None:
             known = self._refusals[error.retry_after_ms] = refusal(error)
         return known
 
-    def enter(self) -> Callable[[], None]:
+    def enter(self) -> Callable[[object], None]:
         entered = self._admission.enter()
         arrival.set(entered)
         return entered.call_ended

@@ -12,7 +12,7 @@ from google.rpc import status_pb2
 from sagad.v1 import saga_service_pb2 as pb
 from sagad.v1.saga_pb2 import Saga
 from sagad_server.api.conversions import saga_message
-from sagad_server.api.errors import read_status, refusal, unexpected
+from sagad_server.api.errors import read_refusal, read_retry_after_s, read_status, refusal, unexpected
 from sagad_server.api.interceptor import FORWARDED, Forwarder, actor
 from sagad_server.api.start_command import start_command
 from sagad_server.api.start_limits import StartLimits
@@ -207,7 +207,9 @@ class StartSagas:
             except SagadError as error:
                 requested.answer(error)
             except grpc.aio.AioRpcError as error:
-                if error.code() is not grpc.StatusCode.DEADLINE_EXCEEDED:  # the wait goes on
+                if read_refusal(error)[0] == "OVERLOADED":  # a stream is not refused, wherever its sagas are
+                    await asyncio.sleep(read_retry_after_s(error))
+                elif error.code() is not grpc.StatusCode.DEADLINE_EXCEEDED:  # the wait goes on
                     requested.answer(read_status(error))
             except Exception as error:  # noqa: BLE001 - as above
                 requested.answer(unexpected(_METHOD, error).status)

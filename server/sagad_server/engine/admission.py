@@ -9,6 +9,8 @@ from sagad_server.engine.settings import Settings
 
 _RETRY_AFTER_MS = 1000
 """The least; at most twice as long, so that those who were refused together do not come back together."""
+_OVER = 4
+"""So many times quicker than what is late has a start to be, for the overload to be over."""
 
 
 class Arrival:
@@ -25,7 +27,7 @@ class Arrival:
         """Its saga is on its way, also if the caller leaves: what becomes of it, `told` hears."""
         self._begun = True
 
-    def call_ended(self) -> None:
+    def call_ended(self, _: object = None) -> None:
         """Nothing comes of it, unless it has begun."""
         if not self._begun:
             self.leave()
@@ -53,8 +55,9 @@ class Admission:
     The wait begins when a start comes to this node. It grows with all that the node is short of - the database, the
     processor, the event loop - and not with what sagas wait for at participants, so a slow one does not close it. One
     start that is late says little; a queue that stays is overload: none has been durable in time for
-    `overload_after_ms`. Nothing is refused while less than a batch of starts are on their way, which a single commit
-    takes along: so, however late, as many are let in as become durable.
+    `overload_after_ms`. It is over when one is durable in a quarter of that time, so that the queue is not let grow
+    again and again. Nothing is refused while starts on their way would fill less than half of a commit: so, however
+    late, as many are let in as become durable.
     """
 
     def __init__(
@@ -68,6 +71,8 @@ class Admission:
         self._held = held
         self._late_after_s = settings.overload_after_ms / 1000
         self._in_time_at_s = clock.monotonic()
+        self._closed = False
+        self._tried_at_s = self._in_time_at_s
         self.arriving = 0
         """Starts on their way."""
 
@@ -75,15 +80,24 @@ class Admission:
         """A start is let in, whatever it is: `overload` tells whether it should be."""
         now_s = self._clock.monotonic()
         if not self.arriving:
-            self._in_time_at_s = now_s
+            self._in_time(now_s)
         self.arriving += 1
         return Arrival(self, now_s)
 
     def durable(self, since_s: float) -> None:
         """A start is durable that has been on its way since then."""
         now_s = self._clock.monotonic()
-        if now_s - since_s <= self._late_after_s:
-            self._in_time_at_s = now_s
+        if now_s - since_s <= self._late_after_s / (_OVER if self._closed else 1):
+            self._in_time(now_s)
+        else:
+            self._closed = self._is_late(now_s)
+
+    def _in_time(self, now_s: float) -> None:
+        self._in_time_at_s = now_s
+        self._closed = False
+
+    def _is_late(self, now_s: float) -> bool:
+        return now_s - self._in_time_at_s > self._late_after_s
 
     @property
     def full(self) -> bool:
@@ -94,13 +108,13 @@ class Admission:
     @property
     def overloaded(self) -> bool:
         """Starts wait too long to be durable."""
-        if self.arriving < self._settings.max_batch:
-            return False
-        return self._clock.monotonic() - self._in_time_at_s > self._late_after_s
+        return self.arriving >= max(1, self._settings.max_batch // 2) and self._is_late(self._clock.monotonic())
 
     def overload(self) -> ResourceExhausted | None:
-        """Why one more start is refused; None if it may come."""
-        if not self.overloaded:
+        """Why one more start is refused; None if it may come. In overload one may come now and then all the same: by it
+        the node would find that there is none, where those on their way only seem to be - their clients are slow, or
+        gone - and nothing else that comes can be in time."""
+        if not self.overloaded or self._may_try():
             return None
         self._observer.start_refused("OVERLOADED")
         return ResourceExhausted(
@@ -109,6 +123,15 @@ class Admission:
             reason="OVERLOADED",
             retry_after_ms=self._retry_after_ms(),
         )
+
+    def _may_try(self) -> bool:
+        now_s = self._clock.monotonic()
+        if self._tried_at_s <= self._in_time_at_s:  # the overload is new
+            self._tried_at_s = now_s
+        if now_s - self._tried_at_s <= self._late_after_s:
+            return False
+        self._tried_at_s = now_s
+        return True
 
     def refuse_if_full(self) -> None:
         """Raises ResourceExhausted."""

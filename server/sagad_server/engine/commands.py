@@ -23,7 +23,7 @@ from sagad_server.domain.locks import lock_names
 from sagad_server.domain.saga import Saga, Step
 from sagad_server.domain.states import ENDED, SagaState
 from sagad_server.engine.active import ActiveSaga, Done
-from sagad_server.engine.admission import Arrival, arrival
+from sagad_server.engine.admission import arrival
 from sagad_server.engine.definitions import Definitions
 from sagad_server.engine.ends import Ends
 from sagad_server.engine.engine import RETRY_AFTER_MS, Engine
@@ -70,6 +70,11 @@ class Commands:
         """
         future: asyncio.Future[Snapshot | Tombstone] = asyncio.get_running_loop().create_future()
         done = _resolve(future)
+        self._check_serving()
+        if arrival.get() is None and command.key not in self._engine.sagas:
+            overload = self.admission.overload()
+            if overload is not None:
+                raise overload
         active = await self.begin(command, done, wait=wait)
         try:
             answer = await future
@@ -84,35 +89,27 @@ class Commands:
         """The same by a callback: returns once the saga is on its way, which needs no more than a call unless something
         has to be read before. `done` hears of the end: what it is told first counts. A caller that leaves before has
         to `forget` the saga that this returns. With `wait`, a saga that falls asleep is told of as it is then: its end
-        is one of `ends`.
+        is one of `ends`. It is not refused because of overload: look before, and wait.
 
         Raises like `start` what is known at once; `done` then hears nothing.
         """
-        self._check_serving()
-        coming = self._arrival(command.key)
+        coming = arrival.get() or self.admission.enter()
         try:
             active = await self._begin(command, done, wait=wait)
         except BaseException:
             coming.leave()
             raise
-        if active is None or active.saga.revision or active.decision is None:
+        if active is None or active.saga.revision:  # a repeat, and durable
+            coming.told(active)
+        elif active.decision is None:  # refused: `done` was told why
             coming.leave()
         else:
             coming.begin()
             active.dones.append(coming.told)
         return active
 
-    def _arrival(self, key: Key) -> Arrival:
-        """The start's place among those on their way, if it has none yet. Raises ResourceExhausted."""
-        coming = arrival.get()
-        if coming is not None:
-            return coming
-        overload = None if key in self._engine.sagas else self.admission.overload()
-        if overload is not None:
-            raise overload
-        return self.admission.enter()
-
     async def _begin(self, command: Start, done: Done, *, wait: bool) -> ActiveSaga | None:
+        self._check_serving()
         sagas = self._engine.sagas
         definition = self._definitions.peek(command.key[0], command.definition_id, command.version)
         if (definition is None or self.admission.full) and command.key not in sagas:

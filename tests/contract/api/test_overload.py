@@ -11,7 +11,7 @@ import grpc.aio
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from support.scripted_participant import ScriptedParticipant, pending, success
-from support.server import Server, chain, eventually, refused, rest, running_server
+from support.server import Server, chain, eventually, read_refusal, refused, rest, running_server
 
 from sagad.v1 import saga_pb2
 from sagad.v1 import saga_service_pb2 as pb
@@ -113,14 +113,16 @@ async def test_an_overloaded_server_refuses_new_sagas_and_says_when_to_come_agai
 
 async def test_each_start_that_an_overloaded_server_has_taken_in_is_told_when_to_come_again(server: Server) -> None:
     gate, tasks = await overload(server)
-    late = [refused(server.start(saga_id=f"late{number}")) for number in range(200)]
-    refusals = await asyncio.gather(*late)
+    late = [asyncio.create_task(server.start(saga_id=f"late{number}")) for number in range(200)]
+    await eventually(lambda: sum(call.done() for call in late) > 150)  # now and then one is let in, and waits
+    gate.opened.set()
+    ended = await asyncio.gather(*late, return_exceptions=True)
+    refusals = [read_refusal(error) for error in ended if isinstance(error, grpc.aio.AioRpcError)]
     assert {(one.code, one.reason) for one in refusals} == {(grpc.StatusCode.RESOURCE_EXHAUSTED, "OVERLOADED")}
     pauses_s = {one.retry_after_s for one in refusals if one.retry_after_s is not None}
     assert 1 <= min(pauses_s) < max(pauses_s) <= 2, "not all at once"
     counted = {"method": "sagad.v1.SagaService/StartSaga", "code": "RESOURCE_EXHAUSTED"}
-    await eventually(lambda: gauge(server, "sagad_requests_total", **counted) == len(late))
-    gate.opened.set()
+    await eventually(lambda: gauge(server, "sagad_requests_total", **counted) == len(refusals))
     await asyncio.gather(*tasks)
 
 

@@ -376,10 +376,33 @@ async def test_a_stream_counts_as_one_request_by_how_it_ended(server: Server) ->
 
     await started(server, *orders(3))
     assert counted("OK") == 1
-    call = opened(server, orders(1), closed=False)
-    await results(call, 1)
+    held = hold_all(server.participant, "do_reserve")
+    call = opened(server, [order("waited-for", wait=True)])
+    await server.participant.called("do_reserve")
     call.cancel()
     await eventually(lambda: counted("CANCELLED") == 1)
+    held.release()
+
+
+async def test_a_stream_waits_too_where_another_node_is_overloaded(participant: ScriptedParticipant) -> None:
+    database = MemoryDatabase()
+    limits = {"max_batch": 2, "overload_after": "20ms"}
+    first = running_server(MemoryStore(database), participant, node={"name": "one"}, limits=limits)
+    second = running_server(MemoryStore(database), participant, node={"name": "two"})
+    async with first as one, second as two:
+        await one.create(chain("reserve"))
+        held = hold_all(participant, "do_reserve")
+        await started(one, *orders(3))
+        coming = one.engine.admission.enter()
+        await eventually(lambda: one.engine.admission.overloaded)
+        call = opened(two, orders(3, wait=True))
+        refused = {"reason": "OVERLOADED"}
+        await eventually(
+            lambda: one.metrics.registry.get_sample_value("sagad_starts_refused_total", refused) is not None
+        )
+        coming.leave()
+        held.release()
+        assert {result.saga.state for result in (await results(call, 3)).values()} == {SUCCEEDED}
 
 
 async def test_a_saga_of_another_node_is_answered_by_any(participant: ScriptedParticipant) -> None:

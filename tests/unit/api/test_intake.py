@@ -139,12 +139,12 @@ class Turnstile:
     def refusal(self) -> Refusal | None:
         return refusal(ResourceExhausted("full", reason="FULL", retry_after_ms=7)) if self.let_in == self.most else None
 
-    def enter(self) -> Callable[[], None]:
+    def enter(self) -> Callable[[object], None]:
         self.let_in += 1
         entered.set(f"call {self.let_in}")
         return self.leave
 
-    def leave(self) -> None:
+    def leave(self, _: object) -> None:
         self.left += 1
 
 

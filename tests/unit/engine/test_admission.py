@@ -101,9 +101,9 @@ async def test_one_slow_commit_refuses_nothing(world: World) -> None:
     await waiting
 
 
-async def test_less_than_one_batch_of_sagas_is_no_overload_however_slow_the_store(world: World) -> None:
+async def test_less_than_half_a_batch_of_starts_is_no_overload_however_slow_the_store(world: World) -> None:
     slow = Slow(world)
-    tasks = await begun(world, BATCH - 1)
+    tasks = await begun(world, BATCH // 2 - 1)
     await world.advance(10 * LATE_S)
     tasks.append(world.starting("another"))  # type: ignore[arg-type]
     await slow.recovers()
@@ -156,15 +156,44 @@ async def test_in_overload_as_many_starts_are_let_in_as_become_durable(world: Wo
     await asyncio.gather(*tasks)
 
 
+async def test_overload_is_over_when_a_start_is_much_quicker_than_what_is_late(world: World) -> None:
+    admission = world.engine.admission
+    waiting = [admission.enter() for _ in range(BATCH)]
+    await world.advance(LATE_S * 1.1)
+    for taken_s, over in ((LATE_S * 0.9, False), (LATE_S * 0.2, True)):
+        waiting.append(admission.enter())
+        await world.advance(taken_s)
+        waiting.pop(0).told(None)  # it has waited for longer
+        waiting.pop().told(None)
+        waiting.append(admission.enter())
+        assert admission.overloaded is not over
+
+
+async def test_in_overload_one_start_is_let_in_now_and_then_and_opens_the_node_if_it_is_in_time(world: World) -> None:
+    admission = world.engine.admission
+    for _ in range(BATCH):
+        admission.enter()  # and is never read: its client sends no message
+    await world.advance(LATE_S * 1.1)
+    refused = 0
+    while admission.overload() is not None:
+        refused += 1
+        await world.advance(LATE_S / 10)
+    assert refused == 11
+    assert admission.overload() is not None, "one"
+    arrival.set(admission.enter())
+    await world.start("s0")
+    assert admission.overload() is None
+
+
 async def test_a_start_counts_from_when_it_came_to_the_node(world: World) -> None:
     admission = world.engine.admission
-    came = [admission.enter() for _ in range(BATCH)]
+    came = [admission.enter() for _ in range(BATCH // 2)]
     assert admission.overload() is None
     await world.advance(LATE_S * 1.1)  # none of them is read yet
     assert admission.overload() is not None
     arrival.set(came[0])
     await world.start("s0")
-    assert admission.arriving == BATCH - 1
+    assert admission.arriving == BATCH // 2 - 1
     assert admission.overload() is None
 
 

@@ -126,3 +126,15 @@ async def test_a_start_that_was_written_and_that_another_node_has_gone_on_with_i
     with pytest.raises(Unavailable):
         await task
     assert world.transport.sent == []
+
+
+async def test_of_two_starts_of_one_id_both_hear_that_the_store_is_away(world: World) -> None:
+    world.store.before = [Retryable("away") for _ in range(100)]
+    first = world.starting("same", {"n": 1})
+    await world.settle()
+    second = world.starting("same", {"n": 2})
+    await world.advance(5)
+    for task in (first, second):
+        with pytest.raises(Unavailable):
+            await asyncio.wait_for(task, 1)
+    assert world.engine.admission.arriving == 0
