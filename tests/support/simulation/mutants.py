@@ -278,7 +278,7 @@ _TABLE = [
         "storage.memory_journal:MemoryJournal.lane", "self._readable(self._lanes[lane])", "self._lanes[lane]",
     ),
     Mutant(
-        "failed producer used again", 14, "a transaction that failed is followed by another one of the same producer",
+        "failed producer used again", 24, "a transaction that failed is followed by another one of the same producer",
         "mirror.lane:LaneRelay._relay", "await self._write(session, page, Cursor(self.lane.start_id, mark))",
         "await asyncio.gather(self._write(session, page, Cursor(self.lane.start_id, mark)), return_exceptions=True)",
     ),
