@@ -14,6 +14,7 @@ async def connection_faults(
 ) -> list[str]:
     """What each broker has against a consumer with these options; empty where one can be reached by now."""
     secured = {name: value for name, value in connection.items() if name.startswith(("security_", "ssl_", "sasl_"))}
+    secured.setdefault("sasl_mechanism", "PLAIN")  # as the consumer has it, and a bare connection has not
     secured["request_timeout_ms"] = round(request_timeout_s * 1000)
     hosts = collect_hosts(bootstrap_servers, randomize=False)
     faults = await asyncio.gather(*(_fault(host, port, secured) for host, port, _ in hosts))

@@ -236,3 +236,14 @@ async def test_a_reader_that_does_not_get_in_is_told_why_without_the_secret(
     assert f"{section['bootstrap_servers']}: " in str(refused.value)
     assert why in str(refused.value)
     assert SECRET not in caplog.text + repr(refused.getrepr(showlocals=False))
+
+
+async def test_a_reader_that_names_no_mechanism_is_told_of_its_wrong_password(
+    kafka: SecuredKafka, tmp_path: Path
+) -> None:
+    section, topic = _wrong_plain_password(kafka), uuid4().hex
+    connection = dict(mirror_settings(configured(tmp_path, section, topic)).connection)
+    assert connection.pop("sasl_mechanism") == "PLAIN"  # aiokafka's own default
+    with pytest.raises(KafkaConnectionError, match="SaslAuthenticationFailed: Authentication failed"):
+        async with SagaEvents(section["bootstrap_servers"], group_id=topic, topic=topic, **connection):
+            pass
