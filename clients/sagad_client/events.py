@@ -44,9 +44,14 @@ class SagaEvents:
 
     An event counts as done when the next one is asked for, or by `commit`. Consumers of a group share the topic; one
     that starts, or takes over, goes on behind what was committed as done, so that after a crash the events of the last
-    `commit_interval_s` come again. What this consumer has had already is dropped. Iterating raises EventGap, where
-    events are missing between two of a saga that this consumer has had, and aiokafka's KafkaError; KafkaTimeoutError
-    where Kafka does not answer to a commit in time, after which iterating on loses nothing and commits again.
+    `commit_interval_s` come again. What this consumer has had already is dropped, until the parts of the topic are
+    shared out anew: what was not committed then comes again. Iterating raises EventGap, where events are missing
+    between two of a saga that this consumer has had since, and aiokafka's KafkaError; KafkaTimeoutError where Kafka
+    does not answer to a commit within `request_timeout_s`, or not share out the parts within this and
+    `session_timeout_s` together, after which iterating on loses nothing, and commits or waits again.
+
+    With the mechanism PLAIN, aiokafka's debug messages hold the password: keep its logger above them, by
+    `logging.getLogger("aiokafka.conn").setLevel(logging.INFO)`.
     """
 
     def __init__(
@@ -68,7 +73,7 @@ class SagaEvents:
             group_id: of the consumers that share the topic.
             topic: that the mirror fills.
             from_beginning: where a group begins that has not committed yet; else at the end.
-            idle_timeout_s: the iteration ends after so long without an event; None: it never does.
+            idle_timeout_s: the iteration ends after so long without an event, for whatever reason; None: it never does.
             request_timeout_s: of a request to Kafka.
             session_timeout_s: a consumer that is silent for so long has lost its part of the topic.
             commit_interval_s: time between two commits.
@@ -76,11 +81,17 @@ class SagaEvents:
         """
         self._kafka = bootstrap_servers, connection
         self._topic = topic
+        self._coordinator = f"is the coordinator of group {group_id} there, which leads a part of __consumer_offsets?"
         self._idle_timeout_s = idle_timeout_s
         self._request_timeout_s = request_timeout_s
+        self._last_commit_s = min(request_timeout_s, session_timeout_s / 2)  # longer, and it loses its place
+        self._share_out_s = session_timeout_s + request_timeout_s
+        # Each broker may be silent for one, and the topic may be sought for another.
+        self._start_s = (bootstrap_servers.count(",") + 2) * request_timeout_s + self._share_out_s
         self._commit_interval_s = commit_interval_s
         self._commit_at_s = monotonic() + commit_interval_s
         self._read: deque[Any] = deque()
+        self._fetching: asyncio.Task[None] | None = None
         self._given: tuple[TopicPartition, int] | None = None
         self._done: dict[TopicPartition, int] = {}
         """The offset behind what is done, where it is not committed yet."""
@@ -98,10 +109,18 @@ class SagaEvents:
         )
 
     async def __aenter__(self) -> Self:
-        """Raises KafkaError; KafkaConnectionError where no broker can be reached, with what each has against it."""
+        """Raises KafkaError; KafkaConnectionError where no broker can be reached, with what each has against it;
+        KafkaTimeoutError where one can, and the group's coordinator not: after `session_timeout_s` and at most
+        five times `request_timeout_s`, once more for each further broker."""
         self._consumer.subscribe([self._topic], listener=_Rebalance(self))
         try:
-            await self._consumer.start()
+            async with asyncio.timeout(self._start_s):  # the library would wait for ever for its first part
+                await self._consumer.start()
+        except TimeoutError as error:
+            await self._close()
+            raise KafkaTimeoutError(
+                f"Kafka gave this reader no part of topic {self._topic} within {self._start_s:g} s: {self._coordinator}"
+            ) from error
         except KafkaConnectionError as error:
             await self._close()
             faults = await connection_faults(*self._kafka, self._request_timeout_s)
@@ -119,13 +138,16 @@ class SagaEvents:
         """What is done is committed; the event given last counts only if `commit` was called. Where Kafka does not
         answer this ends all the same, after three times `request_timeout_s` at most."""
         try:
-            await self._commit()
+            await self._commit(self._request_timeout_s)
         except KafkaTimeoutError as error:
             log.warning("%s", error)
         finally:
             await self._close()
 
     async def _close(self) -> None:
+        if self._fetching is not None:
+            self._fetching.cancel()
+            await asyncio.gather(self._fetching, return_exceptions=True)  # nobody reads on
         # As a task: where a connection has broken the library lets a cancellation of its own out, which is not ours.
         stopping = asyncio.create_task(self._stop())
         await asyncio.wait({stopping}, timeout=2 * self._request_timeout_s)
@@ -160,7 +182,7 @@ class SagaEvents:
     async def commit(self) -> None:
         """All events given so far are done. Raises KafkaError; KafkaTimeoutError after `request_timeout_s`."""
         self._finish()
-        await self._commit()
+        await self._commit(self._request_timeout_s)
 
     def _finish(self) -> None:
         if self._given is not None:
@@ -168,17 +190,17 @@ class SagaEvents:
             self._done[partition] = offset
             self._given = None
 
-    async def _commit(self) -> None:
+    async def _commit(self, timeout_s: float) -> None:
         done = dict(self._done)
         self._commit_at_s = monotonic() + self._commit_interval_s
         if not done:
             return
         try:
-            async with asyncio.timeout(self._request_timeout_s):  # the library would try for ever
+            async with asyncio.timeout(timeout_s):  # the library would try for ever
                 await self._consumer.commit(done)
         except TimeoutError as error:
             raise KafkaTimeoutError(
-                f"Kafka did not answer to a commit within {self._request_timeout_s:g} s: is it there, and its group's "
+                f"Kafka did not answer to a commit within {timeout_s:g} s: is it there, and its group's "
                 f"coordinator? What is done is committed with the next commit; to whoever reads before, it comes again"
             ) from error
         except (CommitFailedError, IllegalStateError) as error:
@@ -189,33 +211,51 @@ class SagaEvents:
                 del self._done[partition]
 
     async def _record(self) -> Any:
-        idle_since_s = monotonic()
+        idle_since_s = answer_s = monotonic()
         while not self._read:
             now_s = monotonic()
             left_s = _LONGEST_WAIT_S
             if self._idle_timeout_s is not None:
                 left_s = min(left_s, idle_since_s + self._idle_timeout_s - now_s)
                 if left_s <= 0:
-                    await self._commit()
+                    await self._commit(self._request_timeout_s)
                     raise StopAsyncIteration
             await self._commit_if_due(now_s)
             wait_s = min(left_s, max(0.0, self._commit_at_s - now_s)) if self._done else left_s
-            found = await self._consumer.getmany(timeout_ms=max(1, round(wait_s * 1000)), max_records=_PAGE)
-            for records in found.values():
-                self._read.extend(records)
+            if await self._fetched(wait_s):
+                answer_s = monotonic()
+            elif monotonic() - answer_s > self._share_out_s:
+                raise KafkaTimeoutError(
+                    f"the parts of topic {self._topic} were not shared out within {self._share_out_s:g} s: "
+                    f"{self._coordinator} Iterating on waits for them"
+                )
         await self._commit_if_due(monotonic())
         return self._read.popleft() if self._read else await self._record()
 
+    async def _fetched(self, wait_s: float) -> bool:
+        """False after so long; the library itself waits for ever while parts are shared out. It is not cancelled, but
+        goes on: cancelled, it would count this consumer as busy for good."""
+        if self._fetching is None:
+            self._fetching = asyncio.create_task(self._fetch(max(1, round(wait_s * 1000))))
+        await asyncio.wait({self._fetching}, timeout=wait_s)
+        if not self._fetching.done():
+            return False
+        fetched, self._fetching = self._fetching, None
+        fetched.result()
+        return True
+
+    async def _fetch(self, timeout_ms: int) -> None:
+        for records in (await self._consumer.getmany(timeout_ms=timeout_ms, max_records=_PAGE)).values():
+            self._read.extend(records)
+
     async def _commit_if_due(self, now_s: float) -> None:
         if self._done and now_s >= self._commit_at_s:
-            await self._commit()
+            await self._commit(self._request_timeout_s)
 
     def _remember(self, partition: TopicPartition, event: SagaEvent) -> int | None:
         """The last revision of the saga before, if it is known; a repeat changes nothing."""
-        revisions, key = (
-            self._revisions.setdefault(partition, OrderedDict()),
-            (event.namespace, event.saga_id, event.uid),
-        )
+        revisions = self._revisions.setdefault(partition, OrderedDict())
+        key = event.namespace, event.saga_id, event.uid
         last = revisions.pop(key, None)
         revisions[key] = max(event.revision, last or 0)
         if len(revisions) > _MOST_SAGAS:
@@ -225,7 +265,7 @@ class SagaEvents:
     async def _lose(self, partitions: Collection[TopicPartition]) -> None:
         """Others go on with these: what they have had is not known here when a part comes back."""
         try:
-            await self._commit()
+            await self._commit(self._last_commit_s)
         except KafkaError as error:  # the iteration's next commit raises it, if it lasts
             log.warning("%s", error)
         lost = set(partitions)
