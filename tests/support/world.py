@@ -14,7 +14,7 @@ from sagad_server.domain.draft import Event
 from sagad_server.domain.inputs import NotSent, Outcome
 from sagad_server.domain.saga import Saga
 from sagad_server.domain.states import Direction
-from sagad_server.engine.commands import Commands, Start
+from sagad_server.engine.commands import Commands
 from sagad_server.engine.definitions import Definitions
 from sagad_server.engine.engine import Engine
 from sagad_server.engine.loader import Loader
@@ -22,6 +22,7 @@ from sagad_server.engine.membership import Membership
 from sagad_server.engine.ports import Call, Random, Snapshot, Tombstone
 from sagad_server.engine.recovery import Recovery
 from sagad_server.engine.settings import Settings
+from sagad_server.engine.starts import Start
 from sagad_server.engine.tokens import Tokens
 from sagad_server.storage.definitions import StoredDefinition
 from sagad_server.storage.memory import MemoryStore

@@ -7,7 +7,7 @@ from sagad_server.api.steering import DEFAULT_NAMESPACE
 from sagad_server.domain.definition import milliseconds
 from sagad_server.domain.errors import InvalidArgument
 from sagad_server.domain.validation import ValidationLimits, start_violations
-from sagad_server.engine.commands import Start
+from sagad_server.engine.starts import Start
 
 
 def start_command(request: pb.StartSagaRequest, saga_id: str, limits: ValidationLimits) -> Start:

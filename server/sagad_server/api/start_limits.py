@@ -8,8 +8,8 @@ from urllib.parse import unquote
 
 from sagad_server.api.interceptor import actor
 from sagad_server.domain.errors import ResourceExhausted, SagadError, Unavailable
-from sagad_server.engine.commands import Start
 from sagad_server.engine.engine import Engine
+from sagad_server.engine.starts import Start
 from sagad_server.guard.rate_limits import Denied, RateLimits
 
 _LOOK_AGAIN_S = 0.05

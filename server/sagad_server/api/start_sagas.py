@@ -20,9 +20,9 @@ from sagad_server.api.steering import DEFAULT_NAMESPACE
 from sagad_server.domain.errors import Elsewhere, InvalidArgument, SagadError, Unavailable, Violation
 from sagad_server.domain.validation import ValidationLimits, start_violations
 from sagad_server.engine.active import ActiveSaga
-from sagad_server.engine.commands import Commands, Start, forget
 from sagad_server.engine.engine import RETRY_AFTER_MS
 from sagad_server.engine.ports import Snapshot, Tombstone
+from sagad_server.engine.starts import Start, Starts, forget
 
 MAX_OPEN = 4096
 """Sagas of a stream that are not answered yet. Beyond it, and beyond the next one, the stream is not read."""
@@ -46,13 +46,13 @@ class StartSagas:
 
     def __init__(
         self,
-        commands: Commands,
+        starts: Starts,
         limits: ValidationLimits,
         start_limits: StartLimits,
         forwarder: Forwarder,
         send: Send,
     ) -> None:
-        self._commands = commands
+        self._starts = starts
         self._limits = limits
         self._start_limits = start_limits
         self._forwarder = forwarder
@@ -123,7 +123,7 @@ class StartSagas:
             self._room.clear()
             await self._room.wait()
         # A stream slows down where a single start is refused.
-        while not self._stopping and self._commands.admission.overloaded:  # noqa: ASYNC110 - time alone may change it
+        while not self._stopping and self._starts.admission.overloaded:  # noqa: ASYNC110 - time alone may change it
             await asyncio.sleep(_LOOK_AGAIN_S)
 
     async def _start(self, saga: pb.StartSagaRequest, place: str) -> None:
@@ -140,7 +140,7 @@ class StartSagas:
             if self._stopping:
                 requested.done(stopping())
             else:
-                requested.active = await self._commands.begin(command, requested.done, wait=wait)
+                requested.active = await self._starts.begin(command, requested.done, wait=wait)
                 requested.made = command.made
         except SagadError as error:
             requested.done(error)
@@ -192,7 +192,7 @@ class StartSagas:
 
     async def _await_end(self, requested: "_Requested") -> None:
         try:
-            requested.answer(await self._commands.ends.of(requested.key))
+            requested.answer(await self._starts.ends.of(requested.key))
         except SagadError as error:
             requested.answer(error)
         except Exception as error:  # noqa: BLE001 - as in _start

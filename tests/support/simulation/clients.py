@@ -16,8 +16,8 @@ from sagad_server.domain.errors import (
     SagadError,
     Unavailable,
 )
-from sagad_server.engine.commands import Start
 from sagad_server.engine.ports import Snapshot, Tombstone
+from sagad_server.engine.starts import Start
 from sagad_server.storage.rows import Key
 from support.simulation.history import Acknowledged
 from support.simulation.node import SimulatedNode

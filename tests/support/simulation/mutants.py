@@ -138,7 +138,7 @@ _TABLE = [
     ),
     Mutant(
         "waiting caller told too early", 1, "a start that waits for the end is answered when the saga falls asleep",
-        "engine.commands:Commands.start", "if wait and isinstance(answer, Snapshot) and not answer.saga.at_rest:",
+        "engine.starts:Starts.start", "if wait and isinstance(answer, Snapshot) and not answer.saga.at_rest:",
         "if False:",
     ),
     Mutant(
