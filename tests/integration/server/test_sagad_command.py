@@ -150,9 +150,9 @@ def test_dev_serves_without_a_file_and_its_postgres_outlives_a_sigkill(folder: P
                 child = subprocess.Popen(words, stdout=log, stderr=log, env=environment())
             try:
                 with grpc.insecure_channel(address) as channel:
-                    grpc.channel_ready_future(channel).result(timeout=60)
-                    answer = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=10)
-                    assert answer.status == health_pb2.HealthCheckResponse.SERVING
+                    health, request = health_pb2_grpc.HealthStub(channel), health_pb2.HealthCheckRequest()
+                    answers = health.Watch(request, timeout=60, wait_for_ready=True)
+                    assert any(answer.status == health_pb2.HealthCheckResponse.SERVING for answer in answers)
                 pids.append(postgres.pid)
             finally:
                 child.kill()
