@@ -110,7 +110,11 @@ class Demo:
             f"  money: {_euros(balance.opening_cents)} = {_euros(balance.cents_on_accounts)} on accounts + "
             f"{_euros(balance.cents_taken)} taken"
         )
-        print_(f"  orders: {balance.orders_done} done, {balance.orders_undone} undone without a trace")
+        at_once = len(self.ended) - balance.orders_done - balance.orders_partly_done - balance.orders_undone
+        print_(
+            f"  orders: {len(self.ended)} = {balance.orders_done} done + {balance.orders_undone} undone without a trace"
+            f" + {at_once} refused before anything was done"
+        )
         if violations:
             raise DemoError("it does not add up:\n  " + "\n  ".join(violations[:20]))
         print_("  [bold green]It adds up, to the piece and to the cent.[/]")
