@@ -1,5 +1,6 @@
 """`make demo` and `make run`, as a newcomer meets them."""
 
+import fcntl
 import signal
 import subprocess
 import sys
@@ -14,8 +15,9 @@ from sagad_server.embedded import EmbeddedPostgres
 
 
 @pytest.fixture
-def folder() -> Iterator[Path]:
-    with new_folder() as path:
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    with (tmp_path_factory.getbasetemp().parent / "default-ports").open("w") as ports, new_folder() as path:
+        fcntl.flock(ports, fcntl.LOCK_EX)  # both want them, and tests run several at once
         try:
             yield path
         finally:
