@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import OrderedDict, deque
-from collections.abc import Collection
+from collections.abc import Collection, Set
 from time import monotonic
 from types import TracebackType
 from typing import Any, Self
@@ -145,9 +145,6 @@ class SagaEvents:
             await self._close()
 
     async def _close(self) -> None:
-        if self._fetching is not None:
-            self._fetching.cancel()
-            await asyncio.gather(self._fetching, return_exceptions=True)  # nobody reads on
         # As a task: where a connection has broken the library lets a cancellation of its own out, which is not ours.
         stopping = asyncio.create_task(self._stop())
         await asyncio.wait({stopping}, timeout=2 * self._request_timeout_s)
@@ -156,6 +153,9 @@ class SagaEvents:
 
     async def _stop(self) -> None:
         try:
+            if self._fetching is not None:
+                self._fetching.cancel()
+                await asyncio.gather(self._fetching, return_exceptions=True)  # nobody reads on
             await self._consumer.stop()
         finally:
             # Which that leaves open then. Closed twice, it stays closed.
@@ -268,7 +268,10 @@ class SagaEvents:
             await self._commit(self._last_commit_s)
         except KafkaError as error:  # the iteration's next commit raises it, if it lasts
             log.warning("%s", error)
-        lost = set(partitions)
+        finally:
+            self._forget(set(partitions))
+
+    def _forget(self, lost: Set[TopicPartition]) -> None:
         self._read = deque(each for each in self._read if TopicPartition(each.topic, each.partition) not in lost)
         if self._given is not None and self._given[0] in lost:
             self._given = None

@@ -33,6 +33,7 @@ _MAX_RESPONSE_BYTES = 1024 * 1024  # with one more result, which has at most abo
 _TURN = 64
 """Sagas that are started before others get a turn."""
 _LOOK_AGAIN_S = 0.05
+_COME_AGAIN_S = 1.0
 _METHOD = "sagad.v1.SagaService/StartSagas"
 _START = "sagad.v1.SagaService/StartSaga"
 
@@ -123,7 +124,8 @@ class StartSagas:
             self._room.clear()
             await self._room.wait()
         # A stream slows down where a single start is refused.
-        while not self._stopping and self._starts.admission.overloaded:  # noqa: ASYNC110 - time alone may change it
+        admission = self._starts.admission
+        while not self._stopping and admission.overloaded and not admission.may_try():  # noqa: ASYNC110 - time tells
             await asyncio.sleep(_LOOK_AGAIN_S)
 
     async def _start(self, saga: pb.StartSagaRequest, place: str) -> None:
@@ -208,7 +210,9 @@ class StartSagas:
                 requested.answer(error)
             except grpc.aio.AioRpcError as error:
                 if read_refusal(error)[0] == "OVERLOADED":  # a stream is not refused, wherever its sagas are
-                    await asyncio.sleep(read_retry_after_s(error))
+                    await asyncio.sleep(max(_COME_AGAIN_S, read_retry_after_s(error)))
+                    if self._stopping:
+                        requested.answer(stopping())
                 elif error.code() is not grpc.StatusCode.DEADLINE_EXCEEDED:  # the wait goes on
                     requested.answer(read_status(error))
             except Exception as error:  # noqa: BLE001 - as above

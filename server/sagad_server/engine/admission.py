@@ -9,8 +9,6 @@ from sagad_server.engine.settings import Settings
 
 _RETRY_AFTER_MS = 1000
 """The least; at most twice as long, so that those who were refused together do not come back together."""
-_OVER = 4
-"""So many times quicker than what is late has a start to be, for the overload to be over."""
 
 
 class Arrival:
@@ -55,8 +53,7 @@ class Admission:
     The wait begins when a start comes to this node. It grows with all that the node is short of - the database, the
     processor, the event loop - and not with what sagas wait for at participants, so a slow one does not close it. One
     start that is late says little; a queue that stays is overload: none has been durable in time for
-    `overload_after_ms`. It is over when one is durable in a quarter of that time, so that the queue is not let grow
-    again and again. Nothing is refused while starts on their way would fill less than half of a commit: so, however
+    `overload_after_ms`. Nothing is refused while starts on their way would fill less than half of a commit: so, however
     late, as many are let in as become durable.
     """
 
@@ -71,7 +68,6 @@ class Admission:
         self._held = held
         self._late_after_s = settings.overload_after_ms / 1000
         self._in_time_at_s = clock.monotonic()
-        self._closed = False
         self._tried_at_s = self._in_time_at_s
         self.arriving = 0
         """Starts on their way."""
@@ -80,24 +76,15 @@ class Admission:
         """A start is let in, whatever it is: `overload` tells whether it should be."""
         now_s = self._clock.monotonic()
         if not self.arriving:
-            self._in_time(now_s)
+            self._in_time_at_s = now_s
         self.arriving += 1
         return Arrival(self, now_s)
 
     def durable(self, since_s: float) -> None:
         """A start is durable that has been on its way since then."""
         now_s = self._clock.monotonic()
-        if now_s - since_s <= self._late_after_s / (_OVER if self._closed else 1):
-            self._in_time(now_s)
-        else:
-            self._closed = self._is_late(now_s)
-
-    def _in_time(self, now_s: float) -> None:
-        self._in_time_at_s = now_s
-        self._closed = False
-
-    def _is_late(self, now_s: float) -> bool:
-        return now_s - self._in_time_at_s > self._late_after_s
+        if now_s - since_s <= self._late_after_s:
+            self._in_time_at_s = now_s
 
     @property
     def full(self) -> bool:
@@ -108,13 +95,13 @@ class Admission:
     @property
     def overloaded(self) -> bool:
         """Starts wait too long to be durable."""
-        return self.arriving >= max(1, self._settings.max_batch // 2) and self._is_late(self._clock.monotonic())
+        if self.arriving < max(1, self._settings.max_batch // 2):
+            return False
+        return self._clock.monotonic() - self._in_time_at_s > self._late_after_s
 
     def overload(self) -> ResourceExhausted | None:
-        """Why one more start is refused; None if it may come. In overload one may come now and then all the same: by it
-        the node would find that there is none, where those on their way only seem to be - their clients are slow, or
-        gone - and nothing else that comes can be in time."""
-        if not self.overloaded or self._may_try():
+        """Why one more start is refused; None if it may come."""
+        if not self.overloaded or self.may_try():
             return None
         self._observer.start_refused("OVERLOADED")
         return ResourceExhausted(
@@ -124,7 +111,10 @@ class Admission:
             retry_after_ms=self._retry_after_ms(),
         )
 
-    def _may_try(self) -> bool:
+    def may_try(self) -> bool:
+        """Whether one start may come in spite of overload, as one may now and then: by it the node finds that there is
+        none, where those on their way only seem to be - their clients are slow, or gone - and nothing else is in time.
+        """
         now_s = self._clock.monotonic()
         if self._tried_at_s <= self._in_time_at_s:  # the overload is new
             self._tried_at_s = now_s

@@ -64,7 +64,7 @@ class Engine:
         self.draining = False
         self.admission = Admission(settings, clock, random, observer, lambda: len(self.sagas))
         self.on_conflict: Callable[[ActiveSaga], None] | None = None
-        """Hears of a start whose id is taken: `Commands`, which answers its callers."""
+        """Hears of a start whose id is taken: `Starts`, which answers its callers."""
         self.holds_lease = holds_lease
         """Whether this node may start calls: past its lease, another one may drive its sagas."""
         self.calls = Calls(transport, tokens, holds_lease, self._may_start, self._answered)

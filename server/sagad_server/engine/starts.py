@@ -93,9 +93,7 @@ class Starts:
         except BaseException:
             coming.leave()
             raise
-        if active is None or active.saga.revision:  # a repeat, and durable
-            coming.told(active)
-        elif active.decision is None:  # refused: `done` was told why
+        if active is None or active.saga.revision or active.decision is None:  # a repeat, or refused by then
             coming.leave()
         else:
             coming.begin()
@@ -133,6 +131,7 @@ class Starts:
     def _new(
         self, command: Start, definition: Definition, locks: tuple[str, ...], done: Done, *, wait: bool
     ) -> ActiveSaga:
+        self._check_serving()  # still, since something may have been read
         self.admission.refuse_if_full()
         namespace, saga_id = command.key
         saga = Saga(

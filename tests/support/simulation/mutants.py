@@ -120,7 +120,7 @@ _TABLE = [
         "engine.calls:Calls.make", "if self._holds_lease():", "if True:",
     ),
     Mutant(
-        "sagas kept after death", 74, "a node that finds itself dead keeps its sagas",
+        "sagas kept after death", 20, "a node that finds itself dead keeps its sagas",
         "engine.engine:Engine.drop_all", "list(self.sagas.values())", "()",
     ),
     Mutant(
@@ -155,7 +155,7 @@ _TABLE = [
         "domain.answers:_action_ended", "if outcome.never_executed:", "if not outcome.ambiguous:",
     ),
     Mutant(
-        "crash forgotten", 21, "a call that was in flight at a take-over counts as not made",
+        "crash forgotten", 3, "a call that was in flight at a take-over counts as not made",
         "domain.decide:call_again", "draft.change(index).step.may_have_happened = True", "pass",
     ),
     Mutant(
@@ -233,7 +233,7 @@ _TABLE = [
         "self._too_early and self._dispatcher.ended(self._too_early, failed, 0.0)",
     ),
     Mutant(
-        "handed over, and put back", 40, "what was handed over on a broken stream counts as queued",
+        "handed over, and put back", 55, "what was handed over on a broken stream counts as queued",
         "transport.session:Session.close", "self._end(call_id, failed, now_s)",
         "self._dispatcher.put_back(self._open.pop(call_id).call)",
     ),

@@ -25,7 +25,7 @@ class Counted:
     def __init__(self) -> None:
         self.codes: list[tuple[str, str]] = []
 
-    def on_request(self, method: str, code: str, seconds: float) -> None:
+    def on_request(self, method: str, code: str, seconds: float | None) -> None:
         self.codes.append((method, code))
 
 

@@ -156,17 +156,16 @@ async def test_in_overload_as_many_starts_are_let_in_as_become_durable(world: Wo
     await asyncio.gather(*tasks)
 
 
-async def test_overload_is_over_when_a_start_is_much_quicker_than_what_is_late(world: World) -> None:
-    admission = world.engine.admission
-    waiting = [admission.enter() for _ in range(BATCH)]
-    await world.advance(LATE_S * 1.1)
-    for taken_s, over in ((LATE_S * 0.9, False), (LATE_S * 0.2, True)):
-        waiting.append(admission.enter())
-        await world.advance(taken_s)
-        waiting.pop(0).told(None)  # it has waited for longer
-        waiting.pop().told(None)
-        waiting.append(admission.enter())
-        assert admission.overloaded is not over
+async def test_repeats_of_what_is_durable_say_nothing_of_the_others(world: World) -> None:
+    await world.start("old")
+    slow = Slow(world)
+    tasks = await begun(world, BATCH)
+    for _ in range(3):
+        await world.advance(LATE_S / 2)
+        await world.start("old")  # from memory, at once
+    await refusal(world, "late")
+    await slow.recovers()
+    await asyncio.gather(*tasks)
 
 
 async def test_in_overload_one_start_is_let_in_now_and_then_and_opens_the_node_if_it_is_in_time(world: World) -> None:

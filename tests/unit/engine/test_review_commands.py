@@ -13,7 +13,7 @@ from sagad_server.domain.states import SagaState, StepState
 from sagad_server.engine import engine as engine_module
 from sagad_server.engine.loader import Loader
 from sagad_server.engine.settings import Settings
-from sagad_server.storage.rows import LoadedSaga
+from sagad_server.storage.rows import Key, LoadedSaga, SagaRow
 
 DONE = Success(None)
 KEY = ("default", "a")
@@ -276,3 +276,21 @@ async def test_the_same_outcome_again_is_ok_however_full_the_saga_is() -> None:
     for _ in range(2):
         await world.commands.complete(KEY, "one", one.request.completion_token, outcome, actor="")
     assert (await world.saga("a")).steps[1].state is StepState.RUNNING
+
+
+async def test_a_node_that_drains_while_a_start_reads_does_not_take_it_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World(definition(step("one")))
+    await world.boot()
+    get_row = world.store.get_row
+
+    async def drained(key: Key) -> SagaRow | None:
+        world.engine.draining = True
+        return await get_row(key)
+
+    monkeypatch.setattr(world.store, "get_row", drained)
+    task = world.starting("s0")  # its definition is not known yet
+    await world.settle()
+    with pytest.raises(Unavailable, match="shutting down"):
+        await task
+    assert world.engine.sagas == {}
+    assert world.engine.admission.arriving == 0
