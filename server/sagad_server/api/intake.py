@@ -3,9 +3,9 @@
 gRPC's library for Python asks its core for one call of a method at a time, and for the next one about five turns of the
 loop later. Where turns are long, calls wait in the core while the node has time for them: with 256 clients four fifths
 of a saga's time. So several are asked for at once here, by the same parts as the library does it. And what a gate
-refuses is answered unread: an eighth of what a refusal costs by the library, and what the core would refuse has neither
-a reason nor a time to come again. These parts are not public: with a version of the library that this was not tried
-with, the library's one request goes on alone.
+refuses is answered unread, for a third of what a refusal costs by the library; if the core had to refuse it, it would
+hear neither a reason nor a time to come again. These parts are not public: with a version of the library that this was
+not tried with, the library's one request goes on alone.
 """
 
 import asyncio

@@ -34,6 +34,7 @@ _TURN = 64
 """Sagas that are started before others get a turn."""
 _LOOK_AGAIN_S = 0.05
 _COME_AGAIN_S = 1.0
+"""The least; nodes say so themselves, up to twice as long and by chance."""
 _METHOD = "sagad.v1.SagaService/StartSagas"
 _START = "sagad.v1.SagaService/StartSaga"
 

@@ -15,7 +15,7 @@ from sagad.v1 import saga_service_pb2 as pb
 from sagad.v1.admin_service_pb2 import PurgeSagasRequest
 from sagad_server.api import start_sagas
 from sagad_server.api.start_sagas import StartSagas
-from sagad_server.domain.errors import Unavailable
+from sagad_server.domain.errors import ResourceExhausted, Unavailable
 from sagad_server.storage.memory import MemoryStore
 from sagad_server.storage.memory_database import MemoryDatabase
 
@@ -403,6 +403,24 @@ async def test_a_stream_waits_too_where_another_node_is_overloaded(participant: 
         coming.leave()
         held.release()
         assert {result.saga.state for result in (await results(call, 3)).values()} == {SUCCEEDED}
+
+
+async def test_a_stream_that_waits_for_an_overloaded_node_ends_with_its_own(participant: ScriptedParticipant) -> None:
+    database = MemoryDatabase()
+    first = running_server(MemoryStore(database), participant, node={"name": "one"})
+    second = running_server(MemoryStore(database), participant, node={"name": "two"})
+    async with first as one, second as two:
+        await one.create(chain("reserve"))
+        held = hold_all(participant, "do_reserve")
+        await started(one, *orders(3))
+        one.engine.admission.overload = lambda: ResourceExhausted("late", reason="OVERLOADED", retry_after_ms=1)  # type: ignore[method-assign]
+        call = opened(two, orders(3, wait=True))
+        counted = {"method": "sagad.v1.SagaService/StartSaga", "code": "RESOURCE_EXHAUSTED"}
+        await eventually(lambda: one.metrics.registry.get_sample_value("sagad_requests_total", counted) is not None)
+        two.app._sagas.stop_starting()
+        ended = list((await results(call, 1)).values())
+        assert {read_error(result)[:2] for result in ended} == {("UNAVAILABLE", "DRAINING")}
+        held.release()
 
 
 async def test_a_saga_of_another_node_is_answered_by_any(participant: ScriptedParticipant) -> None:
